@@ -1,0 +1,1 @@
+"""AutoML for deep recommender systems in JAX and Flax."""

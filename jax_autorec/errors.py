@@ -1,0 +1,25 @@
+"""Errors that a person can mend: each says what was given and expected.
+
+Commands print these without a traceback and exit with status 1; anything else
+that escapes is a fault of the library and keeps its traceback.
+"""
+
+
+class AutorecError(Exception):
+  """Base of the errors that a person's input or machine causes."""
+
+
+class DataError(AutorecError, ValueError):
+  """Raw data, a schema file or an encoded store is not as expected."""
+
+
+class ConfigError(AutorecError, ValueError):
+  """A config, an architecture or an argument makes no sense."""
+
+
+class CheckpointError(AutorecError, RuntimeError):
+  """A checkpoint or a workdir cannot be written, read or continued."""
+
+
+class TrainingError(AutorecError, ArithmeticError):
+  """Training met a non-finite loss."""
