@@ -47,6 +47,16 @@ class Split:
   def num_rows(self) -> int:
     return len(self.labels)
 
+  def head(self, num_rows: int) -> 'Split':
+    """The first rows, as views."""
+    return Split(
+      **{
+        field.name: value[:num_rows] if value is not None else None
+        for field in dataclasses.fields(self)
+        for value in [getattr(self, field.name)]
+      }
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -74,3 +84,12 @@ class Dataset:
   counts: Mapping[str, int]
   fingerprint: str = ''
   truth: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def head(self, num_rows: int) -> 'Dataset':
+    """The first rows of every split, for smoke runs; counts stay the whole's."""
+    return dataclasses.replace(
+      self,
+      train=self.train.head(num_rows),
+      valid=self.valid.head(num_rows),
+      test=self.test.head(num_rows),
+    )

@@ -1,0 +1,36 @@
+"""AutoFIS: which field pairs deserve a product?
+
+Liu et al., KDD 2020 (arXiv:2003.11235), keep 15 to 51 % of the pairs and gain
+.001 to .006 AUC. Differences from the paper: c is given as the ratio r of the
+threshold's final height to the gates' start, so that short runs prune (with
+the paper's c, twenty epochs of Frappe could not close any gate); choices are
+made on the train split and judged on the validation split, never on test.
+Controls, always: the plain base model, all pairs + BN + gates, and as many
+random pairs.
+
+  python -m experiments.run --config=experiments/configs/autofis.py:frappe \
+    --data_dir=DIR --workdir=DIR
+"""
+
+from ml_collections import config_dict
+
+from experiments.configs import defaults
+
+
+def get_config(argument: str | None = None):
+  """The config for 'DATA' or 'DATA,tiny'."""
+  config = defaults.config(argument, method='autofis')
+  config.search = config_dict.ConfigDict(
+    {
+      # Passes over the train split; a search has no early stopping.
+      'epochs': 2 if config.tiny else 6,
+      # Final threshold over the gates' start: 4 is robust, 1.2 prunes little.
+      'ratio': 4.0,
+      'learning_rate': 1.0,
+      'mu': 0.8,
+      'order': 2,
+      'keep_gates': False,
+    }
+  )
+  config.controls = ('base', 'all', 'random')
+  return config

@@ -1,0 +1,67 @@
+"""Settings shared by the configs: data sets, base models, tiny runs.
+
+A value of None in `train` or `model_options` is filled in from PROTOCOLS and
+from what `experiments.tune` has chosen, once the data set and the model are
+known (`experiments.settings`). A value given by a person always wins.
+"""
+
+from ml_collections import config_dict
+
+# Options of each named data set that a person may override, as
+# --config.data.KEY=VALUE; they go to `jax_autorec.data.load`.
+DATA_OPTIONS = {
+  'frappe': {'draw': 0},
+}
+
+
+def parse(argument: str | None) -> tuple[str, bool]:
+  """'frappe,tiny' -> ('frappe', True)."""
+  parts = (argument or 'planted').split(',')
+  name, flags = parts[0] or 'planted', parts[1:]
+  unknown = [flag for flag in flags if flag != 'tiny']
+  if unknown:
+    raise ValueError(
+      f'Unknown flag {unknown[0]!r} after the data set; expected "tiny".'
+    )
+  return name, 'tiny' in flags
+
+
+def config(argument: str | None, method: str) -> config_dict.ConfigDict:
+  """What every experiment has: data, model, training, controls."""
+  name, tiny = parse(argument)
+  unset = config_dict.placeholder
+  result = config_dict.ConfigDict()
+  result.method = method
+  result.seed = 2021
+  result.tiny = tiny
+  result.model = 'fm'
+  result.data = config_dict.ConfigDict(
+    {'name': name, 'max_rows': 20_000 if tiny else 0}
+  )
+  for key, value in DATA_OPTIONS.get(name, {}).items():
+    result.data[key] = value
+  result.model_options = config_dict.ConfigDict(
+    {
+      'dim': unset(int),
+      'hidden': unset(tuple),
+      'norm': unset(str),
+      'dropout': unset(float),
+    }
+  )
+  result.train = config_dict.ConfigDict(
+    {
+      'epochs': 2 if tiny else unset(int),
+      'batch_size': unset(int),
+      'learning_rate': unset(float),
+      'table_learning_rate': unset(float),
+      'table_optimizer': unset(str),
+      'embedding_l2': unset(float),
+      'l2': 0.0,
+      'clip_norm': 10.0,
+      'patience': 2,
+      'plateau_factor': 0.1,
+      'steps_per_dispatch': 10,
+      'save_seconds': 30.0,
+    }
+  )
+  return result

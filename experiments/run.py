@@ -1,0 +1,117 @@
+"""Runs an experiment: data, search, derive, retrain, evaluate, report.
+
+  python -m experiments.run --config=experiments/configs/autofis.py:frappe \
+    --data_dir=DIR --workdir=DIR
+
+With no flags: AutoFIS on planted data. A run that was stopped continues when
+the same command is given again.
+"""
+
+import json
+import logging as std_logging
+import os
+import pathlib
+import platform
+import sys
+
+from absl import flags
+from absl import logging
+from ml_collections import config_flags
+
+from experiments import cli
+from experiments import settings as settings_lib
+from jax_autorec import errors
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config',
+  'experiments/configs/autofis.py:planted',
+  'METHOD.py:DATA or METHOD.py:DATA,tiny; any value as --config.KEY=VALUE.',
+)
+_DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'Where data sets lie.')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where results go; default runs/METHOD-DATA-MODEL-sSEED.'
+)
+_STAGE = flags.DEFINE_enum(
+  'stage',
+  'all',
+  ['search', 'derive', 'retrain', 'evaluate', 'all'],
+  'The last stage to run; earlier ones that are done are not repeated.',
+)
+_PARALLEL = flags.DEFINE_enum(
+  'parallel', 'none', ['none', 'jit', 'pmap'], 'How steps use the devices.'
+)
+_BAD_ROWS = flags.DEFINE_enum(
+  'bad_rows',
+  'raise',
+  ['raise', 'quarantine'],
+  'What becomes of rows that cannot be read.',
+)
+
+
+def _workdir(values) -> pathlib.Path:
+  if _WORKDIR.value:
+    return pathlib.Path(_WORKDIR.value)
+  data = pathlib.Path(values['data']['name']).stem
+  tiny = '-tiny' if values['tiny'] else ''
+  name = f'{values["method"]}-{data}{tiny}-{values["model"]}-s{values["seed"]}'
+  return pathlib.Path('runs') / name
+
+
+def _claim(workdir: pathlib.Path, values) -> None:
+  """Writes config.json, or checks that the one there is the same."""
+  path = workdir / 'config.json'
+  text = json.dumps(values, indent=1, default=list) + '\n'
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+      old, new = json.loads(path.read_text('utf-8')), json.loads(text)
+      if old != new:
+        changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+        raise errors.ConfigError(
+          f'{workdir} holds a run with another config (it differs in '
+          f'{", ".join(changed)}). Give another --workdir, or delete it.'
+        )
+    else:
+      partial = path.with_suffix('.partial')
+      partial.write_text(text, 'utf-8')
+      os.replace(partial, path)
+  except OSError as error:
+    raise errors.CheckpointError(
+      f'Cannot write {workdir}: {error.strerror}. Give another --workdir.'
+    ) from error
+
+
+def main(argv) -> None:
+  if len(argv) > 1:
+    raise errors.ConfigError(f'Unknown arguments: {" ".join(argv[1:])}.')
+  # Orbax tells every save in a dozen lines.
+  logging.set_verbosity(logging.INFO)
+  logging.get_absl_handler().addFilter(_Quiet())
+  settings_lib.check_overrides(sys.argv[1:], _CONFIG.value)
+  values = settings_lib.resolve(_CONFIG.value)
+  workdir = _workdir(values)
+  _claim(workdir, values)
+  from experiments import stages  # Imports jax: after flags are known good.
+
+  stages.run(
+    values,
+    workdir,
+    data_dir=_DATA_DIR.value,
+    parallel=_PARALLEL.value,
+    bad_rows=_BAD_ROWS.value,
+    last=_STAGE.value,
+    command=' '.join(['python -m experiments.run', *sys.argv[1:]]),
+    machine=f'{platform.machine()}, {os.cpu_count()} cores',
+  )
+
+
+class _Quiet(std_logging.Filter):
+  """Passes this project's messages, and warnings of others."""
+
+  def filter(self, record):
+    ours = 'jax_autorec' in record.pathname or 'experiments' in record.pathname
+    return ours or record.levelno >= std_logging.WARNING
+
+
+if __name__ == '__main__':
+  cli.run(main)

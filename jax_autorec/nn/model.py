@@ -1,0 +1,119 @@
+"""A click-through-rate model from an architecture."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jax_autorec import architecture as arch_lib
+from jax_autorec.nn import blocks
+from jax_autorec.nn import embeddings
+from jax_autorec.nn import interactions
+from jax_autorec.types import Array, Batch
+
+EMBEDDINGS = 'embeddings'  # Scope of tables and numeric vectors in 'params'.
+_GATE_COLLECTIONS = {'none': None, 'weights': 'params', 'open': 'arch'}
+
+
+class InteractionStage(nn.Module):
+  """The explicit interactions of an architecture, by name.
+
+  Attributes:
+    architecture: its `interactions`.
+    axis_name: replica axis; None except under `pmap`.
+  """
+
+  architecture: arch_lib.Architecture
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+    self, views: Mapping[str, Array], mask: Array, *, train: bool
+  ) -> list[Array]:
+    """Per interaction, in their order: [B] to the logit, [B, K] to the head."""
+    index = self.architecture.field_index
+    outputs = []
+    for plan in self.architecture.interactions:
+      if isinstance(plan, arch_lib.FactorizationMachine):
+        outputs.append(interactions.fm_sum(views['main']))
+        continue
+      module = interactions.Products(
+        terms=tuple(tuple(index[n] for n in term) for term in plan.terms),
+        normalize=plan.normalize,
+        gates=_GATE_COLLECTIONS[plan.gates],
+        gate_init=plan.initial_gates or (plan.gate_init,) * len(plan.terms),
+        axis_name=self.axis_name,
+        name=plan.name,
+      )
+      vectors = views['main' if plan.order == 2 else 'order3']
+      if plan.to == 'logit':
+        outputs.append(module.total(vectors, mask, train=train))
+      else:
+        outputs.append(module(vectors, mask, train=train))
+    return outputs
+
+
+class CTRModel(nn.Module):
+  """Embedding stage -> interaction stage -> head.
+
+  Collections: 'params'; 'batch_stats'; 'arch' while choices are open.
+
+  Attributes:
+    architecture: what to build.
+    axis_name: replica axis; None except under `pmap`.
+  """
+
+  architecture: arch_lib.Architecture
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(
+    self,
+    batch: Batch,
+    *,
+    train: bool = False,
+    rows: Mapping[str, Array] | None = None,
+  ) -> Array:
+    """Logits [B] of a batch.
+
+    Args:
+      batch: B rows; labels and weights are not read.
+      train: batch statistics and dropout; needs an rng 'dropout' then.
+      rows: gathered rows in place of the tables (`embeddings.lookup`).
+    """
+    plan = self.architecture
+    views = embeddings.FieldEmbeddings(plan, name=EMBEDDINGS)(batch, rows)
+    batch_size = batch.ids.shape[0]
+    logits = jnp.zeros((batch_size,), jnp.float32)
+    head_inputs = []
+    if plan.head.hidden and plan.head.flat_embeddings:
+      head_inputs.append(views['main'].reshape(batch_size, -1))
+    outputs = InteractionStage(plan, self.axis_name, name='interactions')(
+      views, batch.mask, train=train
+    )
+    for interaction, output in zip(plan.interactions, outputs):
+      if interaction.to == 'head':
+        head_inputs.append(output)
+      else:
+        logits = logits + output
+    if plan.head.first_order:
+      logits = logits + views['first_order'].sum(1)
+    if plan.head.hidden:
+      logits = logits + blocks.MLP(
+        plan.head.hidden,
+        plan.head.norm,
+        plan.head.dropout,
+        self.axis_name,
+        name='mlp',
+      )(jnp.concatenate(head_inputs, 1), batch.mask, train=train)
+    else:
+      # An MLP's output layer has an offset already.
+      logits = logits + self.param('bias', nn.initializers.zeros, (1,))
+    return logits
+
+
+def build(
+  architecture: arch_lib.Architecture, *, axis_name: str | None = None
+) -> CTRModel:
+  """The model of an architecture: a supernet where choices are open."""
+  return CTRModel(architecture, axis_name)

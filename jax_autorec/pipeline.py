@@ -1,0 +1,374 @@
+"""The road: run_search -> derive -> retrain -> evaluate.
+
+Every function works in memory; given a workdir it also records metrics there
+and continues from its checkpoints when it is called again.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import os
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from jax_autorec import architecture as arch_lib
+from jax_autorec import errors
+from jax_autorec.data import batches as batches_lib
+from jax_autorec.data import dataset as dataset_lib
+from jax_autorec.nn import model as model_lib
+from jax_autorec.search import base
+from jax_autorec.search import supernet
+from jax_autorec.train import checkpoints as checkpoints_lib
+from jax_autorec.train import loop
+from jax_autorec.train import metrics as metrics_lib
+from jax_autorec.train import parallel
+from jax_autorec.train import records as records_lib
+from jax_autorec.train import settings as settings_lib
+from jax_autorec.train import state as state_lib
+from jax_autorec.train import steps
+from jax_autorec.types import PyTree
+
+Workdir = str | os.PathLike[str] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A trained model: its architecture and arrays.
+
+  Attributes:
+    architecture: closed.
+    params: parameters but for the tables.
+    tables: table name -> [R, D].
+    batch_stats: running statistics.
+    valid: metrics on the validation split of the chosen weights.
+    info: 'seconds', 'steps', 'best_step', 'examples_per_second', 'bytes'.
+  """
+
+  architecture: arch_lib.Architecture
+  params: PyTree
+  tables: Mapping[str, Any]
+  batch_stats: PyTree
+  valid: Mapping[str, float]
+  info: Mapping[str, Any]
+
+  @property
+  def total_params(self) -> int:
+    """Trained scalars: tables and everything else."""
+    return sum(x.size for x in jax.tree.leaves((self.params, self.tables)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """A finished search.
+
+  Attributes:
+    space: the open architecture.
+    selectors: slot -> selector.
+    state: final state of the search.
+    info: 'seconds', 'steps', 'examples_per_second', 'valid'.
+  """
+
+  space: arch_lib.Architecture
+  selectors: Mapping[str, base.Selector]
+  state: supernet.SearchState
+  info: Mapping[str, Any]
+
+
+def predict(
+  architecture: arch_lib.Architecture,
+  variables: tuple[PyTree, PyTree, PyTree],
+  split: dataset_lib.Split,
+  batch_size: int,
+  *,
+  collections: PyTree = None,
+  compiled=None,
+) -> np.ndarray:
+  """Logits float32 [R] of all rows of a split, in their order.
+
+  Args:
+    architecture: of the model.
+    variables: params, tables, batch_stats.
+    split: the rows.
+    batch_size: rows at a time.
+    collections: further collections ('arch', of a supernet).
+    compiled: a jitted `steps.make_predict` to use again.
+  """
+  if compiled is None:
+    compiled = jax.jit(steps.make_predict(model_lib.build(architecture)))
+  source = batches_lib.Batches(split, batch_size, shuffle=False)
+  logits = [
+    compiled(*variables, source.batch(0, step), collections)
+    for step in range(source.steps_per_epoch)
+  ]
+  return np.concatenate(jax.device_get(logits))[: split.num_rows]
+
+
+def evaluate(
+  model: Model, split: dataset_lib.Split, batch_size: int = 4096
+) -> dict[str, float]:
+  """Exact metrics of a model on a split.
+
+  Call it on the test split once, for the final model: choices are made on the
+  validation split.
+  """
+  logits = predict(
+    model.architecture,
+    (model.params, model.tables, model.batch_stats),
+    split,
+    batch_size,
+  )
+  return _metrics(split, logits)
+
+
+def _metrics(split, logits):
+  return metrics_lib.evaluate_logits(
+    np.asarray(split.labels), logits, split.weights, split.groups
+  )
+
+
+def _checkpoints(workdir: Workdir, stage: str):
+  if workdir is None:
+    return checkpoints_lib.InMemory()
+  safe = ''.join(c if c.isalnum() else '_' for c in stage)
+  return checkpoints_lib.Checkpoints(
+    pathlib.Path(workdir) / 'checkpoints' / safe
+  )
+
+
+def _schedule(settings, source, num_steps=None):
+  steps_per_epoch = source.steps_per_epoch
+  return loop.Schedule(
+    steps=num_steps or settings.epochs * steps_per_epoch,
+    steps_per_epoch=steps_per_epoch,
+    steps_per_dispatch=settings.steps_per_dispatch,
+    save_seconds=settings.save_seconds,
+  )
+
+
+def _info(position, batch_size):
+  return {
+    'seconds': position.seconds,
+    'steps': position.step,
+    'best_step': position.best_step,
+    'examples_per_second': loop.examples_per_second(position, batch_size),
+  }
+
+
+def array_bytes(tree: PyTree) -> int:
+  """Bytes of all arrays of a tree."""
+  return sum(
+    x.size
+    * (
+      8
+      if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+      else x.dtype.itemsize
+    )
+    for x in jax.tree.leaves(tree)
+  )
+
+
+def retrain(
+  architecture: arch_lib.Architecture,
+  data: dataset_lib.Dataset,
+  settings: settings_lib.Settings | None = None,
+  *,
+  seed: int = 0,
+  workdir: Workdir = None,
+  stage: str = 'retrain',
+) -> Model:
+  """Trains a closed architecture from scratch; keeps the best weights.
+
+  Weights are fitted on the train split and chosen on the validation split.
+
+  Args:
+    architecture: what to train.
+    data: encoded splits.
+    settings: how; the defaults if None.
+    seed: of initialisation, dropout and the order of rows.
+    workdir: where checkpoints and records go; None keeps all in memory.
+    stage: names them.
+
+  Returns:
+    The model with the weights of its best evaluation.
+  """
+  if architecture.is_open:
+    raise errors.ConfigError(
+      'The architecture has open choices: search and derive it first.'
+    )
+  settings = settings or settings_lib.Settings()
+  model = model_lib.build(
+    architecture, axis_name=parallel.axis_name(settings.parallel)
+  )
+  optimizer = settings_lib.make_optimizer(settings, architecture)
+  state, _ = state_lib.init(
+    model,
+    optimizer,
+    state_lib.example_batch(data.schema),
+    jax.random.key(seed),
+  )
+  program = parallel.compile_steps(
+    steps.make_train_step(model, optimizer), settings.parallel
+  )
+  source = batches_lib.Batches(data.train, settings.batch_size, seed=seed)
+  compiled = jax.jit(steps.make_predict(model))
+
+  def evaluate_valid(state):
+    variables = (state.params, state.tables, state.batch_stats)
+    logits = predict(
+      architecture,
+      variables,
+      data.valid,
+      settings.batch_size,
+      compiled=compiled,
+    )
+    return _metrics(data.valid, logits)
+
+  checkpoints = _checkpoints(workdir, stage)
+  records = records_lib.Records(workdir)
+  try:
+    last, position = loop.fit(
+      program,
+      state,
+      stage=stage,
+      feed=source.chunk,
+      batch_size=settings.batch_size,
+      schedule=_schedule(settings, source),
+      stopping=settings.stopping,
+      evaluate=evaluate_valid,
+      checkpoints=checkpoints,
+      records=records,
+    )
+    state = last
+    if position.best_step != position.step:
+      state, _ = checkpoints.restore_step(position.best_step, last)
+    info = _info(position, settings.batch_size)
+    info['bytes'] = {
+      'tables': array_bytes(state.tables),
+      'optimizer': array_bytes((state.dense_optimizer, state.table_optimizer)),
+      'checkpoint': checkpoints.bytes_on_disk(),
+    }
+  finally:
+    records.close()
+  checkpoints.close()
+  return Model(
+    architecture,
+    state.params,
+    state.tables,
+    state.batch_stats,
+    position.best_metrics,
+    info,
+  )
+
+
+def run_search(
+  space: arch_lib.Architecture,
+  selectors: Mapping[str, base.Selector],
+  data: dataset_lib.Dataset,
+  settings: settings_lib.Settings | None = None,
+  *,
+  num_steps: int | None = None,
+  seed: int = 0,
+  workdir: Workdir = None,
+) -> Found:
+  """Trains a supernet's weights and choices together.
+
+  Args:
+    space: an architecture with open choices.
+    selectors: path of an open slot ('interactions') -> its selector.
+    data: encoded splits; the test split is never read.
+    settings: how weights are trained; patience does not apply.
+    num_steps: steps in all; None for `settings.epochs`.
+    seed: of initialisation, draws and the order of rows.
+    workdir: where checkpoints and records go; None keeps all in memory.
+
+  Returns:
+    The search's final state, for `derive`.
+  """
+  settings = settings or settings_lib.Settings()
+  model = model_lib.build(
+    space, axis_name=parallel.axis_name(settings.parallel)
+  )
+  optimizer = settings_lib.make_optimizer(settings, space)
+  state = supernet.init(
+    model,
+    optimizer,
+    selectors,
+    state_lib.example_batch(data.schema),
+    jax.random.key(seed),
+  )
+  program = parallel.compile_steps(
+    supernet.make_step(model, optimizer, selectors), settings.parallel
+  )
+  train = batches_lib.Batches(data.train, settings.batch_size, seed=seed)
+  bilevel = any(s.split == 'valid' for s in selectors.values())
+  valid = batches_lib.Batches(data.valid, settings.batch_size, seed=seed + 1)
+  compiled = jax.jit(steps.make_predict(model))
+
+  def feed(first, count):
+    return (
+      train.chunk(first, count),
+      valid.chunk(first, count) if bilevel else None,
+    )
+
+  def evaluate_valid(state):
+    variables = (
+      state.train.params,
+      state.train.tables,
+      state.train.batch_stats,
+    )
+    logits = predict(
+      space,
+      variables,
+      data.valid,
+      settings.batch_size,
+      collections=supernet.current_choices(state, selectors),
+      compiled=compiled,
+    )
+    return _metrics(data.valid, logits)
+
+  def observe(step, state):
+    del step
+    return supernet.recorded(state, selectors)
+
+  checkpoints = _checkpoints(workdir, 'search')
+  records = records_lib.Records(workdir)
+  try:
+    names = {
+      plan.name: plan.terms
+      for plan in space.interactions
+      if getattr(plan, 'gates', None) == 'open'
+    }
+    records.write('search', 0, {'kind': 'gate_names', 'names': names})
+    state, position = loop.fit(
+      program,
+      state,
+      stage='search',
+      feed=feed,
+      batch_size=settings.batch_size,
+      schedule=_schedule(settings, train, num_steps),
+      stopping=loop.Stopping(patience=0),
+      evaluate=evaluate_valid,
+      checkpoints=checkpoints,
+      records=records,
+      observe=observe,
+    )
+  finally:
+    records.close()
+  checkpoints.close()
+  info = _info(position, settings.batch_size)
+  return Found(space, dict(selectors), state, info)
+
+
+def derive(found: Found) -> arch_lib.Architecture:
+  """The closed architecture that a search arrived at."""
+  return supernet.derive(found.state, found.selectors, found.space)
+
+
+def timed(function, *args, **kwargs) -> tuple[Any, float]:
+  """A function's result and the seconds it took."""
+  start = time.monotonic()
+  result = function(*args, **kwargs)
+  return result, time.monotonic() - start

@@ -1,0 +1,82 @@
+"""AutoFIS: keep the field products whose gates survive a sparse optimiser.
+
+Liu et al., KDD 2020, arXiv:2003.11235. Search is single-level: gates and
+weights both follow the training loss, from one forward and backward pass
+(the official code's two optimisers race within one call; here the update is
+simultaneous). Surviving gates are trained anew together with the weights.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_autorec import architecture as arch_lib
+from jax_autorec import errors
+from jax_autorec.search import base
+
+
+def autofis(
+  tx: optax.GradientTransformation, *, keep_gates: bool = False
+) -> base.Selector:
+  """Selects products by driving the gates of the others to exactly zero.
+
+  Args:
+    tx: optimiser of the gates; it must reach exact zeros, as GRDA does.
+    keep_gates: whether retraining starts from the gates that the search
+      found. The paper speaks of keeping them; its code, and the default here,
+      starts them at 0.6 again.
+
+  Returns:
+    A selector for the 'interactions' slot: all its open products, pairs and
+    triples alike.
+  """
+
+  def init(choice, key):
+    del key  # Gates start where the module put them.
+    return jax.tree.map(jnp.array, choice), ()
+
+  def sample(arch, memory, batch, phase, step, key):
+    del memory, batch, phase, step, key
+    return base.Draw(choice=arch)
+
+  def derive(arch, memory, params, architecture):
+    del memory, params
+    kept_plans, num_gates = [], 0
+    for plan in architecture.interactions:
+      if getattr(plan, 'gates', None) != 'open':
+        kept_plans.append(plan)
+        continue
+      gates = np.asarray(arch[plan.name]['gate'])
+      num_gates += len(gates)
+      kept = np.flatnonzero(gates)
+      if len(kept):
+        kept_plans.append(_close(plan, gates, kept, keep_gates))
+    if num_gates and not any(
+      isinstance(plan, arch_lib.Products) for plan in kept_plans
+    ):
+      raise errors.ConfigError(
+        f'AutoFIS closed all {num_gates} gates: lower `search.ratio` (or `c` '
+        'of the gate optimiser), or search fewer steps.'
+      )
+    return dataclasses.replace(architecture, interactions=tuple(kept_plans))
+
+  def record(arch, memory):
+    del memory
+    gates = {name: leaf['gate'].tolist() for name, leaf in arch.items()}
+    return {'gates': gates}
+
+  return base.Selector(
+    init, sample, base.unchanged, derive, tx, split='train', record=record
+  )
+
+
+def _close(plan, gates, kept, keep_gates):
+  return dataclasses.replace(
+    plan,
+    terms=tuple(plan.terms[i] for i in kept),
+    gates='weights',
+    initial_gates=tuple(float(gates[i]) for i in kept) if keep_gates else (),
+  )

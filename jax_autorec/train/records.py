@@ -1,0 +1,122 @@
+"""What a run writes and shows as it goes: metrics.jsonl and a progress line."""
+
+from collections.abc import Mapping
+import json
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+from absl import logging
+
+from jax_autorec import errors
+
+_LINE_INTERVAL = 10.0  # Seconds between lines where nobody watches.
+
+
+class Records:
+  """Appends JSON lines, mirrors scalars to TensorBoard if it is installed.
+
+  After a resume a (stage, step) can stand in the file twice; the last counts.
+  """
+
+  def __init__(self, workdir: str | os.PathLike[str] | None):
+    """Opens `metrics.jsonl` in a directory; None keeps nothing."""
+    self._file = None
+    self._tensorboard = None
+    if workdir is None:
+      return
+    path = pathlib.Path(workdir) / 'metrics.jsonl'
+    try:
+      self._file = open(path, 'a', encoding='utf-8')
+    except OSError as error:
+      raise errors.CheckpointError(
+        f'Cannot write {path}: {error.strerror}.'
+      ) from error
+    # A killed run can leave half a line: what follows must not join it.
+    if self._file.tell() and not path.read_bytes().endswith(b'\n'):
+      self._file.write('\n')
+    try:
+      import tensorboardX  # An optional extra, slow to import.
+
+      self._tensorboard = tensorboardX.SummaryWriter(
+        os.path.join(workdir, 'tensorboard')
+      )
+    except ImportError:
+      pass
+
+  def write(self, stage: str, step: int, values: Mapping[str, Any]) -> None:
+    """Writes one line; numbers also go to TensorBoard."""
+    if self._file is None:
+      return
+    line = {'stage': stage, 'step': step, 'time': time.time(), **values}
+    try:
+      self._file.write(json.dumps(line) + '\n')
+      self._file.flush()
+    except OSError as error:
+      raise errors.CheckpointError(
+        f'Cannot write {self._file.name}: {error.strerror}. Free some space '
+        'and run the same command again: it continues.'
+      ) from error
+    if self._tensorboard is not None:
+      for name, value in values.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+          self._tensorboard.add_scalar(f'{stage}/{name}', value, step)
+
+  def close(self) -> None:
+    if self._file is not None:
+      self._file.close()
+    if self._tensorboard is not None:
+      self._tensorboard.close()
+
+
+class Progress:
+  """A bar where a person watches, one line per interval otherwise."""
+
+  def __init__(self, stage: str, total: int, done: int, batch_size: int):
+    """Starts at step `done` of `total`."""
+    self._stage, self._total, self._first = stage, total, done
+    self._batch_size = batch_size
+    self._bar = None
+    self._start = self._last_line = time.monotonic()
+    if sys.stderr.isatty():
+      import tqdm
+
+      self._bar = tqdm.tqdm(
+        total=total, initial=done, desc=stage, unit='step', leave=True
+      )
+
+  def update(self, step: int, **values: float) -> None:
+    """Shows that `step` steps are done."""
+    if self._bar is not None:
+      self._bar.update(step - self._bar.n)
+      self._bar.set_postfix(
+        {**{k: f'{v:.4f}' for k, v in values.items()}, 'ex/s': self._rate(step)}
+      )
+      return
+    now = time.monotonic()
+    if now - self._last_line < _LINE_INTERVAL:
+      return
+    self._last_line = now
+    elapsed = now - self._start
+    left = elapsed / max(step - self._first, 1) * (self._total - step)
+    shown = ' '.join(f'{k} {v:.4f}' for k, v in values.items())
+    logging.info(
+      '%s: step %d of %d, %s, %s examples/s, ETA %.0f s',
+      self._stage,
+      step,
+      self._total,
+      shown,
+      self._rate(step),
+      left,
+    )
+
+  def _rate(self, step: int) -> str:
+    elapsed = time.monotonic() - self._start
+    rate = (step - self._first) * self._batch_size / max(elapsed, 1e-9)
+    return f'{rate:,.0f}'
+
+  def close(self) -> None:
+    if self._bar is not None:
+      self._bar.close()

@@ -1,0 +1,128 @@
+"""Settings of a training, and the optimiser that they describe."""
+
+import dataclasses
+from typing import Any
+
+import optax
+
+from jax_autorec import architecture as arch_lib
+from jax_autorec import errors
+from jax_autorec.nn import embeddings
+from jax_autorec.nn import model as model_lib
+from jax_autorec.optim import row_sparse
+from jax_autorec.optim import tables as tables_lib
+from jax_autorec.train import loop
+from jax_autorec.train import parallel
+from jax_autorec.train import state as state_lib
+
+TABLE_OPTIMIZERS = (
+  'dense_adam',
+  'adam',
+  'rowwise_adagrad',
+  'adagrad',
+  'sgd',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How a model is trained; the defaults are the BARS protocol's.
+
+  Attributes:
+    epochs: at most.
+    batch_size: rows per step, over all devices.
+    learning_rate: of Adam, for everything that is not a table.
+    table_learning_rate: of the table optimiser; None for `learning_rate`.
+    table_optimizer: 'dense_adam' updates, and decays, whole tables each step
+      (the BARS protocol; its cost grows with the vocabulary); the others
+      update the rows of the batch alone.
+    embedding_l2: lambda of (lambda / 2) * sum(theta^2) over embeddings and
+      first-order weights: of whole tables with 'dense_adam', of the touched
+      rows otherwise.
+    l2: the same over all other weights.
+    clip_norm: bound on the global gradient norm, or None.
+    patience: evaluations without improvement that stop; 0 never stops.
+    plateau_factor: what such an evaluation multiplies the learning rate by.
+    steps_per_dispatch: steps in one compiled call.
+    save_seconds: seconds between checkpoints.
+    parallel: 'none', 'jit' or 'pmap'.
+  """
+
+  epochs: int = 100
+  batch_size: int = 4096
+  learning_rate: float = 1e-3
+  table_learning_rate: float | None = None
+  table_optimizer: str = 'adam'
+  embedding_l2: float = 0.0
+  l2: float = 0.0
+  clip_norm: float | None = 10.0
+  patience: int = 2
+  plateau_factor: float = 0.1
+  steps_per_dispatch: int = 10
+  save_seconds: float = 30.0
+  parallel: str = 'none'
+
+  def __post_init__(self):
+    for name in ('epochs', 'batch_size', 'steps_per_dispatch'):
+      value = getattr(self, name)
+      if not isinstance(value, int) or value < 1:
+        raise errors.ConfigError(
+          f'{name} is {value!r}; expected an integer of at least 1.'
+        )
+    if not self.learning_rate > 0:
+      raise errors.ConfigError(
+        f'learning_rate is {self.learning_rate!r}; expected more than 0.'
+      )
+    if self.table_optimizer not in TABLE_OPTIMIZERS:
+      raise errors.ConfigError(
+        f'table_optimizer is {self.table_optimizer!r}; expected one of '
+        f'{", ".join(TABLE_OPTIMIZERS)}.'
+      )
+    parallel.axis_name(self.parallel)
+
+  @property
+  def stopping(self) -> loop.Stopping:
+    return loop.Stopping(self.patience, self.plateau_factor)
+
+  def to_dict(self) -> dict[str, Any]:
+    return dataclasses.asdict(self)
+
+
+def make_optimizer(
+  settings: Settings, architecture: arch_lib.Architecture
+) -> state_lib.Optimizer:
+  """The optimisers of dense parameters and tables that settings describe."""
+
+  def l2_of(params):
+    # Numeric fields' vectors are embeddings, and decay like them.
+    return {
+      scope: settings.embedding_l2
+      if scope == model_lib.EMBEDDINGS
+      else settings.l2
+      for scope in params
+    }
+
+  def decay(grads, state, params):
+    rates = l2_of(params)
+    new = {
+      scope: optax.tree.add_scale(grads[scope], rates[scope], params[scope])
+      if rates[scope]
+      else grads[scope]
+      for scope in params
+    }
+    return new, state
+
+  dense = optax.chain(
+    optax.GradientTransformation(lambda params: optax.EmptyState(), decay),
+    optax.adam(settings.learning_rate),
+  )
+  rate = settings.table_learning_rate or settings.learning_rate
+  if settings.table_optimizer == 'dense_adam':
+    tables = tables_lib.dense(optax.adam(rate), l2=settings.embedding_l2)
+  else:
+    make = getattr(row_sparse, settings.table_optimizer)
+    tables = tables_lib.row_sparse(
+      make(rate, weight_decay=settings.embedding_l2),
+      embeddings.capacities(architecture, settings.batch_size),
+    )
+  return state_lib.Optimizer(dense, tables, settings.clip_norm)

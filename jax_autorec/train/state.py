@@ -1,0 +1,130 @@
+"""All that a training step reads and writes, as one pytree."""
+
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_autorec import schema as schema_lib
+from jax_autorec.nn import embeddings
+from jax_autorec.nn import model as model_lib
+from jax_autorec.optim import tables as tables_lib
+from jax_autorec.types import Array, Batch, PyTree
+
+
+class Optimizer(NamedTuple):
+  """How weights are updated.
+
+  Attributes:
+    dense: of all parameters that are not tables.
+    tables: of the tables.
+    clip_norm: bound on the global norm of all gradients together, or None.
+  """
+
+  dense: optax.GradientTransformation
+  tables: tables_lib.TableOptimizer
+  clip_norm: float | None = None
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Weights, optimiser states, statistics, keys and position of a training.
+
+  Attributes:
+    step: int32 [], steps done; the data position follows from it.
+    key: PRNG key that the keys of all steps are folded from.
+    params: parameters but for the tables.
+    tables: table name -> [R, D].
+    batch_stats: running statistics.
+    dense_optimizer: state of `Optimizer.dense`.
+    table_optimizer: state of `Optimizer.tables`.
+    learning_rate_scale: float32 [], the plateau rule's factor.
+  """
+
+  step: Array
+  key: Array
+  params: PyTree
+  tables: dict[str, Array]
+  batch_stats: PyTree
+  dense_optimizer: PyTree
+  table_optimizer: PyTree
+  learning_rate_scale: Array
+
+
+def example_batch(schema: schema_lib.Schema, batch_size: int = 2) -> Batch:
+  """A batch of the right shapes and dtypes: all cells missing."""
+  num_numeric = len(schema.numeric)
+  return Batch(
+    ids=np.zeros((batch_size, schema.num_id_columns), np.int32),
+    numeric=np.zeros((batch_size, num_numeric), np.float32),
+    missing=np.ones((batch_size, num_numeric), bool),
+    labels=np.zeros((batch_size,), np.float32),
+    weights=np.ones((batch_size,), np.float32),
+    mask=np.ones((batch_size,), bool),
+  )
+
+
+def init_variables(
+  model: model_lib.CTRModel, batch: Batch, key: Array
+) -> tuple[dict[str, Array], dict[str, PyTree]]:
+  """Fresh tables, and every other collection of a model.
+
+  Tables are made one by one and in place, outside `model.init`, so that a
+  table nearly as large as the memory can be made.
+  """
+  table_key, dense_key = jax.random.split(key)
+  architecture = model.architecture
+  tables = embeddings.init_tables(architecture, table_key)
+
+  def init(key, batch):
+    flat_ids = embeddings.flatten_ids(architecture, batch)
+    rows = {
+      table.name: jnp.zeros(
+        flat_ids[table.space].shape + (table.dim,), jnp.float32
+      )
+      for table in architecture.tables
+    }
+    # Initialisation runs outside any replica axis.
+    single = model.clone(axis_name=None)
+    return single.init(key, batch, rows=rows, train=False)
+
+  variables = dict(jax.jit(init)(dense_key, batch))
+  variables.setdefault('params', {})
+  variables.setdefault('batch_stats', {})
+  return tables, variables
+
+
+def init(
+  model: model_lib.CTRModel, optimizer: Optimizer, batch: Batch, key: Array
+) -> tuple[TrainState, dict[str, PyTree]]:
+  """A fresh training state, and collections that are none of weights'.
+
+  Args:
+    model: what to train.
+    optimizer: of its weights.
+    batch: any batch of the right shapes.
+    key: PRNG key.
+
+  Returns:
+    The state; the remaining collections ('arch' where choices are open).
+  """
+  init_key, step_key = jax.random.split(key)
+  tables, variables = init_variables(model, batch, init_key)
+  params = variables.pop('params')
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32),
+    key=step_key,
+    params=params,
+    tables=tables,
+    batch_stats=variables.pop('batch_stats'),
+    # A jitted init gives buffers of its own: an aliased one cannot be donated.
+    dense_optimizer=jax.jit(optimizer.dense.init)(params),
+    table_optimizer=optimizer.tables.init(
+      tables, embeddings.spaces(model.architecture)
+    ),
+    learning_rate_scale=jnp.ones((), jnp.float32),
+  )
+  return state, variables

@@ -1,0 +1,175 @@
+"""Pure steps: gradients of gathered rows and dense parameters, and updates."""
+
+from collections.abc import Callable, Mapping
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+import optax
+
+from jax_autorec.nn import blocks
+from jax_autorec.nn import embeddings
+from jax_autorec.nn import model as model_lib
+from jax_autorec.optim import tables as tables_lib
+from jax_autorec.train import state as state_lib
+from jax_autorec.types import Array, Batch, PyTree
+
+
+class Forward(NamedTuple):
+  """What one forward pass gives."""
+
+  logits: Array
+  batch_stats: PyTree
+
+
+def example_weights(batch: Batch, axis_name: str | None) -> Array:
+  """Weights [B] that sum to one over the global batch; 0 for padding."""
+  weights = batch.weights * batch.mask
+  total = blocks.psum(weights.sum(), axis_name)
+  # A batch without any weight (all padding) has loss and gradient zero.
+  return weights / jnp.where(total > 0, total, 1)
+
+
+def apply_model(
+  model: model_lib.CTRModel,
+  params: PyTree,
+  rows: Mapping[str, Array],
+  batch_stats: PyTree,
+  batch: Batch,
+  key: Array,
+  collections: Mapping[str, PyTree],
+) -> Forward:
+  """Forward pass in training mode; running statistics are returned."""
+  logits, updated = model.apply(
+    {'params': params, 'batch_stats': batch_stats, **collections},
+    batch,
+    rows=rows,
+    train=True,
+    mutable=['batch_stats'],
+    rngs={'dropout': key},
+  )
+  return Forward(logits, updated.get('batch_stats', {}))
+
+
+def apply_gradients(
+  state: state_lib.TrainState,
+  optimizer: state_lib.Optimizer,
+  dense_grads: PyTree,
+  flat_ids: Mapping[str, Array],
+  row_grads: Mapping[str, Array],
+  batch_stats: PyTree,
+  axis_name: str | None,
+) -> tuple[state_lib.TrainState, Array]:
+  """One update of all weights.
+
+  Args:
+    state: the state before.
+    optimizer: its optimisers.
+    dense_grads: this replica's part of the gradients of `state.params`.
+    flat_ids: id space -> int32 [B, C_s].
+    row_grads: table name -> [B, C_s, D], this replica's rows.
+    batch_stats: running statistics after the step.
+    axis_name: replica axis, or None.
+
+  Returns:
+    The state after; the global gradient norm before clipping.
+  """
+  dense_grads = blocks.psum(dense_grads, axis_name)
+  ids = {space: x.reshape(-1) for space, x in flat_ids.items()}
+  grads = {name: g.reshape(-1, g.shape[-1]) for name, g in row_grads.items()}
+  if axis_name is not None:
+    # Rows of all replicas, never their mean: every replica then makes the same
+    # exact update.
+    gather = functools.partial(lax.all_gather, axis_name=axis_name, tiled=True)
+    ids, grads = jax.tree.map(gather, (ids, grads))
+  table_state, table_grads = optimizer.tables.reduce(
+    state.table_optimizer, state.tables, ids, grads
+  )
+  norm = jnp.sqrt(
+    optax.tree.norm(dense_grads, squared=True)
+    + optax.tree.norm(tables_lib.values(table_grads), squared=True)
+  )
+  if optimizer.clip_norm is not None:
+    factor = jnp.minimum(1, optimizer.clip_norm / jnp.maximum(norm, 1e-12))
+    dense_grads = jax.tree.map(lambda g: g * factor, dense_grads)
+    table_grads = tables_lib.scale(table_grads, factor)
+  updates, dense_state = optimizer.dense.update(
+    dense_grads, state.dense_optimizer, state.params
+  )
+  scale = state.learning_rate_scale
+  updates = jax.tree.map(lambda u: u * scale.astype(u.dtype), updates)
+  tables, table_state = optimizer.tables.update(
+    state.tables, table_state, table_grads, scale
+  )
+  state = state.replace(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    tables=tables,
+    batch_stats=batch_stats,
+    dense_optimizer=dense_state,
+    table_optimizer=table_state,
+  )
+  return state, norm
+
+
+def make_train_step(
+  model: model_lib.CTRModel,
+  optimizer: state_lib.Optimizer,
+  collections: Mapping[str, PyTree] | None = None,
+) -> Callable[..., tuple[state_lib.TrainState, dict[str, Array]]]:
+  """The step of plain training.
+
+  Args:
+    model: a model with all choices closed; its `axis_name` is the step's.
+    optimizer: of its weights.
+    collections: constant further collections.
+
+  Returns:
+    (state, batch) -> (state, {'loss', 'grad_norm'}); loss is the weighted mean
+    log loss of the batch before the update, in nats.
+  """
+  axis_name = model.axis_name
+
+  def step(state, batch):
+    key = jax.random.fold_in(state.key, state.step)
+    weights = example_weights(batch, axis_name)
+    flat_ids = embeddings.flatten_ids(model.architecture, batch)
+    rows = embeddings.lookup(state.tables, flat_ids, model.architecture)
+
+    def objective(params, rows):
+      out = apply_model(
+        model, params, rows, state.batch_stats, batch, key, collections or {}
+      )
+      losses = optax.sigmoid_binary_cross_entropy(out.logits, batch.labels)
+      return jnp.sum(weights * losses), out.batch_stats
+
+    (loss, batch_stats), (dense_grads, row_grads) = jax.value_and_grad(
+      objective, argnums=(0, 1), has_aux=True
+    )(state.params, rows)
+    state, norm = apply_gradients(
+      state, optimizer, dense_grads, flat_ids, row_grads, batch_stats, axis_name
+    )
+    return state, {'loss': blocks.psum(loss, axis_name), 'grad_norm': norm}
+
+  return step
+
+
+def make_predict(
+  model: model_lib.CTRModel,
+) -> Callable[[PyTree, Mapping[str, Array], PyTree, Batch], Array]:
+  """(params, tables, batch_stats, batch) -> logits [B], evaluation mode."""
+  single = model.clone(axis_name=None)
+
+  def predict(params, tables, batch_stats, batch, collections=None):
+    flat_ids = embeddings.flatten_ids(model.architecture, batch)
+    rows = embeddings.lookup(tables, flat_ids, model.architecture)
+    return single.apply(
+      {'params': params, 'batch_stats': batch_stats, **(collections or {})},
+      batch,
+      rows=rows,
+      train=False,
+    )
+
+  return predict
