@@ -5,10 +5,8 @@ import dataclasses
 from typing import Any
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors
+from jax_autorec import errors, search, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec import search
-from jax_autorec import spaces
 from jax_autorec.optim import grda as grda_lib
 
 _ORDERS = {2: {'pairs': 'open'}, 3: {'pairs': 'open', 'triples': 'open'}}

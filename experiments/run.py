@@ -14,8 +14,7 @@ import pathlib
 import platform
 import sys
 
-from absl import flags
-from absl import logging
+from absl import flags, logging
 from ml_collections import config_flags
 
 from experiments import cli
@@ -81,7 +80,8 @@ def _claim(workdir: pathlib.Path, values) -> None:
     ) from error
 
 
-def main(argv) -> None:
+def main(argv: list[str]) -> None:
+  """Checks the flags, claims the workdir and runs the stages."""
   if len(argv) > 1:
     raise errors.ConfigError(f'Unknown arguments: {" ".join(argv[1:])}.')
   # Orbax tells every save in a dozen lines.

@@ -14,10 +14,8 @@ from experiments import methods
 from experiments import settings as settings_lib
 from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
-from jax_autorec import errors
-from jax_autorec import pipeline
+from jax_autorec import errors, pipeline, spaces
 from jax_autorec import report as report_lib
-from jax_autorec import spaces
 from jax_autorec.search import controls as controls_lib
 
 _ORDER = ('search', 'derive', 'retrain', 'evaluate', 'all')

@@ -19,16 +19,13 @@ from jax_autorec import errors
 from jax_autorec.data import batches as batches_lib
 from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.nn import model as model_lib
-from jax_autorec.search import base
-from jax_autorec.search import supernet
+from jax_autorec.search import base, supernet
 from jax_autorec.train import checkpoints as checkpoints_lib
-from jax_autorec.train import loop
+from jax_autorec.train import loop, parallel, steps
 from jax_autorec.train import metrics as metrics_lib
-from jax_autorec.train import parallel
 from jax_autorec.train import records as records_lib
 from jax_autorec.train import settings as settings_lib
 from jax_autorec.train import state as state_lib
-from jax_autorec.train import steps
 from jax_autorec.types import PyTree
 
 Workdir = str | os.PathLike[str] | None

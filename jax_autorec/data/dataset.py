@@ -86,7 +86,7 @@ class Dataset:
   truth: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def head(self, num_rows: int) -> 'Dataset':
-    """The first rows of every split, for smoke runs; counts stay the whole's."""
+    """The first rows of every split; counts stay those of the whole."""
     return dataclasses.replace(
       self,
       train=self.train.head(num_rows),

@@ -1,0 +1,1 @@
+"""Flax modules; none knows that it is searched."""

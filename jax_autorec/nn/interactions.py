@@ -10,8 +10,8 @@ import numpy as np
 from jax_autorec.nn import blocks
 from jax_autorec.types import Array
 
-# Per entry of a Gram matrix, how many times dearer a pair is when both its sides
-# are gathered first (measured on CPU, forward and backward together).
+# How many times dearer than an entry of a Gram matrix a pair is whose sides are
+# gathered first (measured on CPU, forward and backward together).
 _DIRECT_COST = 50
 
 
@@ -62,6 +62,10 @@ def _gram(vectors: Array) -> Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _gram_entries(pairs: tuple[tuple[int, int], ...], vectors: Array) -> Array:
   """Entries of the Gram matrix: vectors [B, F, D] -> [B, P]."""
+  return _take_entries(pairs, vectors)
+
+
+def _take_entries(pairs, vectors):
   num_fields = vectors.shape[1]
   return _gram(vectors)[:, np.array([i * num_fields + j for i, j in pairs])]
 
@@ -84,7 +88,7 @@ def _gram_entries_backward(pairs, vectors, cotangent):
 
 
 _gram_entries.defvjp(
-  lambda pairs, vectors: (_gram_entries(pairs, vectors), vectors),
+  lambda pairs, vectors: (_take_entries(pairs, vectors), vectors),
   _gram_entries_backward,
 )
 
@@ -105,7 +109,7 @@ def _symmetric_gram_backward(vectors, cotangent):
 
 
 _symmetric_gram.defvjp(
-  lambda vectors: (_symmetric_gram(vectors), vectors),
+  lambda vectors: (_gram(vectors), vectors),
   _symmetric_gram_backward,
 )
 

@@ -6,9 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec.nn import blocks
-from jax_autorec.nn import embeddings
-from jax_autorec.nn import interactions
+from jax_autorec.nn import blocks, embeddings, interactions
 from jax_autorec.types import Array, Batch
 
 EMBEDDINGS = 'embeddings'  # Scope of tables and numeric vectors in 'params'.

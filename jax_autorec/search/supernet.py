@@ -5,14 +5,13 @@ from typing import Any
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 from jax import lax
+import jax.numpy as jnp
 import optax
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
-from jax_autorec.nn import blocks
-from jax_autorec.nn import embeddings
+from jax_autorec.nn import blocks, embeddings
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base
 from jax_autorec.train import state as state_lib

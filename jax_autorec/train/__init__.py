@@ -1,0 +1,1 @@
+"""Training; knows of no search."""

@@ -114,7 +114,7 @@ class Checkpoints:
       try:
         return self._read(step, target)
       # Damage shows as whatever the decoder of the moment raises.
-      except Exception as error:  # noqa: BLE001
+      except Exception as error:
         logging.warning('Checkpoint %d is damaged, skipped: %s', step, error)
         failure = self._failed('read', step, error)
     if failure is not None:

@@ -11,8 +11,7 @@ from jax_autorec.nn import embeddings
 from jax_autorec.nn import model as model_lib
 from jax_autorec.optim import row_sparse
 from jax_autorec.optim import tables as tables_lib
-from jax_autorec.train import loop
-from jax_autorec.train import parallel
+from jax_autorec.train import loop, parallel
 from jax_autorec.train import state as state_lib
 
 TABLE_OPTIMIZERS = (

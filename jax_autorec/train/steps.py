@@ -5,12 +5,11 @@ import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import lax
+import jax.numpy as jnp
 import optax
 
-from jax_autorec.nn import blocks
-from jax_autorec.nn import embeddings
+from jax_autorec.nn import blocks, embeddings
 from jax_autorec.nn import model as model_lib
 from jax_autorec.optim import tables as tables_lib
 from jax_autorec.train import state as state_lib

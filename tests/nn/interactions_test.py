@@ -1,0 +1,183 @@
+import itertools
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_autorec.nn import interactions
+
+
+def _vectors(batch_size=5, num_fields=6, dim=3, seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.normal(size=(batch_size, num_fields, dim))
+
+
+def _pairs(num_fields, count=None, seed=0):
+  pairs = np.array(list(itertools.combinations(range(num_fields), 2)))
+  if count is None:
+    return pairs
+  rng = np.random.default_rng(seed)
+  return pairs[np.sort(rng.choice(len(pairs), count, replace=False))]
+
+
+def _loop_products(vectors, terms):
+  """Plain float64 loops."""
+  out = np.zeros((len(vectors), len(terms)))
+  for b, row in enumerate(vectors):
+    for t, term in enumerate(terms):
+      product = np.ones(vectors.shape[2])
+      for field in term:
+        product = product * row[field]
+      out[b, t] = product.sum()
+  return out
+
+
+class ProductsTest(parameterized.TestCase):
+  def test_fm_sum_is_the_sum_of_all_pairs(self):
+    vectors = _vectors()
+    expected = _loop_products(vectors, _pairs(6)).sum(1)
+    got = interactions.fm_sum(jnp.asarray(vectors, jnp.float32))
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+  @parameterized.parameters((6, None), (6, 1), (12, 2), (12, 30), (9, 7))
+  def test_pair_products_and_their_gradient(self, num_fields, count):
+    vectors = _vectors(num_fields=num_fields)
+    pairs = _pairs(num_fields, count)
+    weights = np.random.default_rng(1).normal(size=(5, len(pairs)))
+    with jax.enable_x64(True):
+
+      def weighed(e):
+        products = interactions.pair_products(e, pairs)
+        return (products * weights).sum(), products
+
+      grad, products = jax.grad(weighed, has_aux=True)(jnp.asarray(vectors))
+    np.testing.assert_allclose(
+      products, _loop_products(vectors, pairs), rtol=1e-12
+    )
+    expected = np.zeros_like(vectors)
+    for p, (i, j) in enumerate(pairs):
+      expected[:, i] += weights[:, p, None] * vectors[:, j]
+      expected[:, j] += weights[:, p, None] * vectors[:, i]
+    np.testing.assert_allclose(grad, expected, rtol=1e-10, atol=1e-12)
+
+  def test_gradient_of_pair_products_can_be_differentiated(self):
+    vectors, pairs = _vectors(2, 4, 2), _pairs(4)
+    with jax.enable_x64(True):
+      square = lambda e: (interactions.pair_products(e, pairs) ** 2).sum()
+      plain = lambda e: sum(
+        ((e[:, i] * e[:, j]).sum(-1) ** 2).sum() for i, j in pairs
+      )
+      got = jax.hessian(square)(jnp.asarray(vectors))
+      expected = jax.hessian(plain)(jnp.asarray(vectors))
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+
+  @parameterized.parameters(None, 3, 50)
+  def test_triple_products(self, count):
+    vectors = _vectors(num_fields=10)
+    triples = np.array(list(itertools.combinations(range(10), 3)))
+    self.assertLen(triples, 120)
+    if count:
+      rng = np.random.default_rng(2)
+      triples = triples[np.sort(rng.choice(120, count, replace=False))]
+    got = interactions.triple_products(
+      jnp.asarray(vectors, jnp.float32), triples
+    )
+    np.testing.assert_allclose(
+      got, _loop_products(vectors, triples), rtol=2e-4, atol=1e-5
+    )
+
+
+class GatedProductsTest(parameterized.TestCase):
+  def _module(self, pairs, **kwargs):
+    rng = np.random.default_rng(3)
+    return interactions.Products(
+      terms=tuple(map(tuple, pairs.tolist())),
+      gate_init=tuple(rng.normal(size=len(pairs)).tolist()),
+      **kwargs,
+    )
+
+  @parameterized.product(
+    count=[None, 1, 8], train=[True, False], normalize=[True, False]
+  )
+  def test_total_is_the_sum_and_learns_the_same(self, count, train, normalize):
+    # Statistics away from 0 and 1, and a padding row that must not count.
+    vectors = 0.5 + _vectors(batch_size=40, num_fields=7)
+    vectors[-1] = 1e3
+    mask = np.arange(40) < 39
+    pairs = _pairs(7, count)
+    module = self._module(pairs, normalize=normalize)
+    with jax.enable_x64(True):
+      x = jnp.asarray(vectors)
+      variables = module.init(jax.random.key(0), x, mask, train=False)
+      if normalize:
+        stats = {
+          'mean': jnp.linspace(0.1, 0.7, len(pairs)),
+          'var': jnp.linspace(0.5, 2.5, len(pairs)),
+        }
+        variables = {**variables, 'batch_stats': {'norm': stats}}
+      variables = jax.tree.map(lambda v: v.astype(jnp.float64), variables)
+      weights = jnp.asarray(np.random.default_rng(5).normal(size=40) * mask)
+
+      def run(variables, x, method):
+        out, updates = module.apply(
+          variables,
+          x,
+          mask,
+          train=train,
+          mutable=['batch_stats'],
+          method=method,
+        )
+        total = out if out.ndim == 1 else out.sum(1)
+        return (total * weights).sum(), (total, updates)
+
+      results = {
+        name: jax.value_and_grad(run, argnums=(0, 1), has_aux=True)(
+          variables, x, name
+        )
+        for name in ('total', '__call__')
+      }
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8),
+      results['total'],
+      results['__call__'],
+    )
+
+  def test_normalisation_is_that_of_the_live_rows(self):
+    vectors = _vectors(batch_size=30, num_fields=5)
+    mask = np.arange(30) < 21
+    pairs = _pairs(5)
+    products = _loop_products(vectors, pairs)
+    mean, var = products[:21].mean(0), products[:21].var(0)
+    module = self._module(pairs, normalize=True)
+    expected = (products - mean) / np.sqrt(var + 1e-3)
+    expected = expected * np.array(module.gate_init)
+    with jax.enable_x64(True):
+      x = jnp.asarray(vectors)
+      variables = module.init(jax.random.key(0), x, mask, train=False)
+      got, updates = module.apply(
+        variables, x, mask, train=True, mutable=['batch_stats']
+      )
+      # Scaling all vectors changes nothing but for epsilon's share.
+      scaled, _ = module.apply(
+        variables, 30 * x, mask, train=True, mutable=['batch_stats']
+      )
+    np.testing.assert_allclose(got[:21], expected[:21], rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(scaled[:21], got[:21], rtol=2e-2, atol=2e-2)
+    stats = updates['batch_stats']['norm']
+    np.testing.assert_allclose(stats['mean'], 0.01 * mean, rtol=1e-5)
+    np.testing.assert_allclose(stats['var'], 0.99 + 0.01 * var, rtol=1e-5)
+
+  def test_search_adds_one_scalar_per_product(self):
+    pairs = _pairs(6)
+    module = self._module(pairs, gates='arch')
+    x = jnp.asarray(_vectors(), jnp.float32)
+    variables = module.init(jax.random.key(0), x, np.ones(5, bool), train=False)
+    self.assertEqual(
+      jax.tree.map(jnp.shape, variables['arch']), {'gate': (15,)}
+    )
+    self.assertNotIn('params', variables)
+
+
+if __name__ == '__main__':
+  absltest.main()
