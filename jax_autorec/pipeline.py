@@ -16,13 +16,13 @@ import numpy as np
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
+from jax_autorec import metrics as metrics_lib
 from jax_autorec.data import batches as batches_lib
 from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base, supernet
 from jax_autorec.train import checkpoints as checkpoints_lib
 from jax_autorec.train import loop, parallel, steps
-from jax_autorec.train import metrics as metrics_lib
 from jax_autorec.train import records as records_lib
 from jax_autorec.train import settings as settings_lib
 from jax_autorec.train import state as state_lib

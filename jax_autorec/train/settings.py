@@ -116,12 +116,16 @@ def make_optimizer(
     optax.adam(settings.learning_rate),
   )
   rate = settings.table_learning_rate or settings.learning_rate
+  spaces = embeddings.spaces(architecture)
   if settings.table_optimizer == 'dense_adam':
-    tables = tables_lib.dense(optax.adam(rate), l2=settings.embedding_l2)
+    tables = tables_lib.dense(
+      optax.adam(rate), spaces, l2=settings.embedding_l2
+    )
   else:
     make = getattr(row_sparse, settings.table_optimizer)
     tables = tables_lib.row_sparse(
       make(rate, weight_decay=settings.embedding_l2),
+      spaces,
       embeddings.capacities(architecture, settings.batch_size),
     )
   return state_lib.Optimizer(dense, tables, settings.clip_norm)

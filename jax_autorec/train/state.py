@@ -122,9 +122,7 @@ def init(
     batch_stats=variables.pop('batch_stats'),
     # A jitted init gives buffers of its own: an aliased one cannot be donated.
     dense_optimizer=jax.jit(optimizer.dense.init)(params),
-    table_optimizer=optimizer.tables.init(
-      tables, embeddings.spaces(model.architecture)
-    ),
+    table_optimizer=optimizer.tables.init(tables),
     learning_rate_scale=jnp.ones((), jnp.float32),
   )
   return state, variables

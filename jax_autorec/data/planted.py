@@ -1,0 +1,225 @@
+"""Clicks from known field pairs: data whose truth can be recovered."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+
+import numpy as np
+
+from jax_autorec import errors, metrics
+from jax_autorec import schema as schema_lib
+from jax_autorec.data import dataset as dataset_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What is planted.
+
+  Logit = intercept + sum of first-order effects + sum of pair terms (+ triple
+  terms + numeric steps). A pair term is an inner product of vectors that are
+  centred under the distribution of their field's values, so it has no marginal
+  effect of either field: only the pair shows it.
+
+  Attributes:
+    num_rows: rows of all splits together, 80 / 10 / 10 %.
+    num_fields: categorical fields.
+    num_pairs: planted pairs.
+    num_triples: planted triples.
+    num_numeric: numeric fields, each a step at a hidden quantile.
+    min_values: fewest values of a field.
+    max_values: most values of a field.
+    zipf: exponent of the values' frequencies, 1 / rank^zipf.
+    std: standard deviation of each pair, triple and numeric term.
+    first_order_std: the same of each field's own effect.
+    rank: width of the planted vectors.
+    intercept: logit of an average row.
+    seed: of everything.
+  """
+
+  num_rows: int = 150_000
+  num_fields: int = 10
+  num_pairs: int = 7
+  num_triples: int = 0
+  num_numeric: int = 0
+  min_values: int = 8
+  max_values: int = 60
+  zipf: float = 1.0
+  std: float = 1.0
+  first_order_std: float = 0.5
+  rank: int = 8
+  intercept: float = -0.5
+  seed: int = 0
+
+  def __post_init__(self):
+    most = self.num_fields * (self.num_fields - 1) // 2
+    if not 0 <= self.num_pairs <= most:
+      raise errors.ConfigError(
+        f'{self.num_pairs} planted pairs of {self.num_fields} fields; there '
+        f'are {most}.'
+      )
+    if self.num_rows < 100 or not 2 <= self.min_values <= self.max_values:
+      raise errors.ConfigError(
+        f'Planted data of {self.num_rows} rows and {self.min_values} to '
+        f'{self.max_values} values; expected at least 100 rows and 2 values.'
+      )
+
+
+PRESETS = {
+  'planted': {},
+  'planted_hard': {
+    'min_values': 10,
+    'max_values': 400,
+    'zipf': 1.2,
+    'std': 0.5,
+  },
+}
+
+
+def generate(name: str = 'planted', **overrides) -> dataset_lib.Dataset:
+  """Makes a planted data set.
+
+  Args:
+    name: 'planted' or 'planted_hard'.
+    **overrides: of `Settings`.
+
+  Returns:
+    Encoded splits with `truth`: 'pairs' and 'triples' by field name, 'dims'
+    (the rank of each field's planted vectors; 0 without any), 'numeric' (the
+    hidden thresholds), and for 'valid' and 'test' the 'auc' and 'logloss' of
+    the true logits, which no model beats but by chance.
+  """
+  if name not in PRESETS:
+    raise errors.ConfigError(
+      f'No planted data {name!r}; there are: {", ".join(PRESETS)}.'
+    )
+  try:
+    settings = Settings(**(PRESETS[name] | overrides))
+  except TypeError as error:
+    raise errors.ConfigError(f'Planted data: {error}.') from error
+  rng = np.random.default_rng(settings.seed)
+  num_rows, num_fields = settings.num_rows, settings.num_fields
+  names = [f'field_{i}' for i in range(num_fields)]
+  sizes = rng.integers(settings.min_values, settings.max_values + 1, num_fields)
+  shares = [_zipf(size, settings.zipf) for size in sizes]
+  values = np.stack([rng.choice(len(p), num_rows, p=p) for p in shares], axis=1)
+  logits = np.full(num_rows, settings.intercept)
+  for field, share in enumerate(shares):
+    effect = _standard(rng.normal(size=(len(share), 1)), share)
+    logits += settings.first_order_std * effect[values[:, field], 0]
+  pairs = _choose(rng, num_fields, 2, settings.num_pairs)
+  triples = _choose(rng, num_fields, 3, settings.num_triples)
+  for term in pairs + triples:
+    logits += settings.std * _term(rng, settings.rank, term, shares, values)
+  numeric, thresholds = _numeric(rng, settings, num_rows)
+  for column, threshold in enumerate(thresholds):
+    # A step of standard deviation 1 at an even threshold has height 2.
+    above = numeric[:, column] > threshold
+    logits += settings.std * (above - above.mean()) / above.std()
+  labels = (rng.random(num_rows) < 1 / (1 + np.exp(-logits))).astype(np.float32)
+  ends = [num_rows * 8 // 10, num_rows * 9 // 10, num_rows]
+  train_rows = slice(0, ends[0])
+  ids, vocab_sizes, frequencies = _encode(values, sizes, train_rows)
+  schema = schema_lib.Schema(
+    tuple(
+      schema_lib.Field(field, vocab_size=size)
+      for field, size in zip(names, vocab_sizes)
+    )
+    + tuple(
+      schema_lib.Field(f'number_{i}', kind='numeric')
+      for i in range(settings.num_numeric)
+    )
+  )
+  splits, bayes = {}, {}
+  for split, rows in zip(
+    ('train', 'valid', 'test'),
+    (train_rows, slice(ends[0], ends[1]), slice(ends[1], ends[2])),
+  ):
+    splits[split] = dataset_lib.Split(
+      ids=np.ascontiguousarray(ids[rows]),
+      numeric=np.ascontiguousarray(numeric[rows], np.float32),
+      missing=np.zeros(numeric[rows].shape, bool),
+      labels=labels[rows],
+    )
+    bayes[split] = {
+      'auc': metrics.auc(labels[rows], logits[rows]),
+      'logloss': metrics.logloss(labels[rows], logits[rows]),
+    }
+  planted = {field for term in pairs + triples for field in term}
+  settings_json = json.dumps([name, dataclasses.asdict(settings)])
+  return dataset_lib.Dataset(
+    name=name,
+    schema=schema,
+    **splits,
+    frequencies=dict(zip(names, frequencies)),
+    counts={'read': num_rows, 'kept': num_rows, 'quarantined': 0},
+    fingerprint=hashlib.sha256(settings_json.encode()).hexdigest(),
+    truth={
+      'pairs': [[names[f] for f in term] for term in pairs],
+      'triples': [[names[f] for f in term] for term in triples],
+      'dims': {
+        name: settings.rank if field in planted else 0
+        for field, name in enumerate(names)
+      },
+      'numeric': {f'number_{i}': float(t) for i, t in enumerate(thresholds)},
+      **{split: bayes[split] for split in ('valid', 'test')},
+    },
+  )
+
+
+def _zipf(size: int, exponent: float) -> np.ndarray:
+  weights = 1 / np.arange(1, size + 1) ** exponent
+  return weights / weights.sum()
+
+
+def _standard(vectors: np.ndarray, share: np.ndarray) -> np.ndarray:
+  """Centres vectors [V, K] and scales each column to variance 1, by share."""
+  vectors = vectors - share @ vectors
+  return vectors / np.sqrt(share @ vectors**2)
+
+
+def _choose(rng, num_fields, order, count):
+  terms = list(itertools.combinations(range(num_fields), order))
+  places = rng.choice(len(terms), count, replace=False)
+  return [terms[i] for i in sorted(places)]
+
+
+def _term(rng, rank, term, shares, values):
+  """A planted product of mean 0, standard deviation 1, no marginal effects."""
+  tables = [
+    _standard(rng.normal(size=(len(shares[f]), rank)), shares[f]) for f in term
+  ]
+  # E[(sum_k x_k)^2] = sum over k, l of the product of the fields' second
+  # moments, since fields are independent.
+  moments = np.ones((rank, rank))
+  for field, table in zip(term, tables):
+    moments = moments * (table.T @ (shares[field][:, None] * table))
+  product = np.ones((len(values), rank))
+  for field, table in zip(term, tables):
+    product *= table[values[:, field]]
+  return product.sum(1) / np.sqrt(moments.sum())
+
+
+def _numeric(rng, settings, num_rows):
+  """Log-normal columns and a threshold in each, at a random quantile."""
+  count = settings.num_numeric
+  numeric = np.exp(rng.normal(size=(num_rows, count)))
+  levels = rng.uniform(0.2, 0.8, count)
+  thresholds = [np.quantile(numeric[:, i], q) for i, q in enumerate(levels)]
+  return numeric, thresholds
+
+
+def _encode(values, sizes, train_rows):
+  """Ids by falling train frequency after the two reserved ones."""
+  first = schema_lib.FIRST_VALUE_ID
+  columns, vocab_sizes, frequencies = [], [], []
+  for field, size in enumerate(sizes):
+    counts = np.bincount(values[train_rows, field], minlength=size)
+    order = np.argsort(-counts, kind='stable')
+    seen = int((counts > 0).sum())
+    ids = np.full(size, schema_lib.UNKNOWN_ID, np.int32)
+    ids[order[:seen]] = np.arange(first, first + seen)
+    columns.append(ids[values[:, field]])
+    vocab_sizes.append(first + seen)
+    frequencies.append(np.r_[np.zeros(first, np.int64), counts[order[:seen]]])
+  return np.stack(columns, 1), vocab_sizes, frequencies

@@ -1,0 +1,147 @@
+"""What a training step sees: all tables of a model, updated together."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jax_autorec.optim import row_sparse as rows_lib
+from jax_autorec.types import Array, PyTree
+
+
+class TableOptimizer(NamedTuple):
+  """How tables follow the gradients of their gathered rows.
+
+  Attributes:
+    init: (tables) -> state.
+    reduce: (state, tables, ids, row_grads) -> (state, grads); `ids` maps an id
+      space to int32 [N], `row_grads` a table to [N, D]. Sums duplicates.
+    update: (tables, state, grads, learning_rate_scale) -> (tables, state).
+  """
+
+  init: Callable[..., PyTree]
+  reduce: Callable[..., tuple[PyTree, Any]]
+  update: Callable[..., tuple[dict[str, Array], PyTree]]
+
+
+class Gradients(NamedTuple):
+  """Summed gradients between `reduce` and `update`.
+
+  Attributes:
+    values: table -> [U, D], or [R, D] of a dense optimiser.
+    ids: table -> int32 [U]; empty for a dense optimiser.
+  """
+
+  values: dict[str, Array]
+  ids: dict[str, Array]
+
+
+def values(grads: Gradients) -> dict[str, Array]:
+  """The summed gradients; their norm is that of the true dense gradient."""
+  return grads.values
+
+
+def scale(grads: Gradients, factor: Array) -> Gradients:
+  """Gradients times a number, as clipping wants."""
+  scaled = {name: g * factor for name, g in grads.values.items()}
+  return Gradients(scaled, grads.ids)
+
+
+class SparseState(NamedTuple):
+  """State of `row_sparse`.
+
+  Attributes:
+    slots: space -> int32 [R].
+    tables: table -> state of the row optimiser.
+  """
+
+  slots: dict[str, Array]
+  tables: dict[str, PyTree]
+
+
+def row_sparse(
+  optimizer: rows_lib.RowOptimizer,
+  spaces: Mapping[str, str],
+  capacities: Mapping[str, int] | None = None,
+) -> TableOptimizer:
+  """Updates the rows of a batch alone.
+
+  Args:
+    optimizer: the rule for each table.
+    spaces: table -> id space; ids are made distinct once per space.
+    capacities: space -> bound on its distinct ids in a batch; the number of
+      ids if None, which is safe and slower.
+  """
+
+  def init(tables):
+    slots = {
+      spaces[name]: rows_lib.init_slots(len(table))
+      for name, table in tables.items()
+    }
+    return SparseState(
+      slots, {name: optimizer.init(table) for name, table in tables.items()}
+    )
+
+  def reduce(state, tables, ids, row_grads):
+    del tables
+    slots, distinct = {}, {}
+    for space, space_slots in state.slots.items():
+      capacity = (capacities or {}).get(space) or len(ids[space])
+      slots[space], distinct[space] = rows_lib.unique(
+        space_slots, ids[space], min(capacity, len(ids[space]))
+      )
+    summed = {
+      name: rows_lib.sum_rows(distinct[spaces[name]], grads)
+      for name, grads in row_grads.items()
+    }
+    row_ids = {name: distinct[spaces[name]].ids for name in row_grads}
+    return state._replace(slots=slots), Gradients(summed, row_ids)
+
+  def update(tables, state, grads, learning_rate_scale):
+    new_tables, new_states = {}, {}
+    for name, table in tables.items():
+      new_tables[name], new_states[name] = optimizer.apply(
+        table,
+        state.tables[name],
+        grads.ids[name],
+        grads.values[name],
+        learning_rate_scale,
+      )
+    return new_tables, state._replace(tables=new_states)
+
+  return TableOptimizer(init, reduce, update)
+
+
+def dense(
+  tx: optax.GradientTransformation,
+  spaces: Mapping[str, str],
+  l2: float = 0.0,
+) -> TableOptimizer:
+  """Updates whole tables every step, rows that the batch lacks as well.
+
+  For small vocabularies, and for protocols that decay whole tables (BARS). Its
+  cost grows with the vocabulary: never the default for a large one.
+
+  Args:
+    tx: any optax transformation of the tables.
+    spaces: table -> id space.
+    l2: adds l2 * table to the gradients, before they are clipped.
+  """
+
+  def reduce(state, tables, ids, row_grads):
+    full = {}
+    for name, grads in row_grads.items():
+      start = l2 * tables[name] if l2 else jnp.zeros_like(tables[name])
+      full[name] = start.at[ids[spaces[name]]].add(grads, mode='drop')
+    return state, Gradients(full, {})
+
+  def update(tables, state, grads, learning_rate_scale):
+    updates, state = tx.update(grads.values, state, tables)
+    updates = jax.tree.map(
+      lambda u: u * learning_rate_scale.astype(u.dtype), updates
+    )
+    return optax.apply_updates(tables, updates), state
+
+  return TableOptimizer(tx.init, reduce, update)
