@@ -5,9 +5,8 @@ import dataclasses
 from typing import Any
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, search, spaces
+from jax_autorec import errors, optim, search, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec.optim import grda as grda_lib
 
 _ORDERS = {2: {'pairs': 'open'}, 3: {'pairs': 'open', 'triples': 'open'}}
 
@@ -43,7 +42,7 @@ def _autofis_space(
 
 def _autofis_selectors(search_options, num_steps):
   rate, mu = search_options['learning_rate'], search_options['mu']
-  c = grda_lib.grda_c(
+  c = optim.grda_c(
     search_options['ratio'],
     arch_lib.Products.gate_init,
     rate,
@@ -51,7 +50,7 @@ def _autofis_selectors(search_options, num_steps):
     num_steps,
   )
   selector = search.autofis(
-    grda_lib.grda(rate, c, mu), keep_gates=search_options['keep_gates']
+    optim.grda(rate, c, mu), keep_gates=search_options['keep_gates']
   )
   return {'interactions': selector}
 

@@ -19,6 +19,7 @@ _DEFAULT = {
   'batch_size': 4096,
   'learning_rate': 1e-3,
   'table_optimizer': 'adam',
+  'table_std': 1e-4,
   'embedding_l2': 1e-6,
 }
 
@@ -27,11 +28,12 @@ _DEFAULT = {
 PROTOCOLS: dict[str, dict[str, Any]] = {
   'planted': {
     'dim': 8,
-    'epochs': 15,
+    'epochs': 20,
     'batch_size': 2000,
-    'learning_rate': 3e-3,
+    'learning_rate': 1e-2,
     'table_optimizer': 'dense_adam',
-    'embedding_l2': 1e-6,
+    'table_std': 0.1,
+    'embedding_l2': 1e-4,
     'hidden': (64, 64),
     'dropout': 0.0,
   },

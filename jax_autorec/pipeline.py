@@ -205,6 +205,7 @@ def retrain(
     optimizer,
     state_lib.example_batch(data.schema),
     jax.random.key(seed),
+    settings.table_std,
   )
   program = parallel.compile_steps(
     steps.make_train_step(model, optimizer), settings.parallel
@@ -295,6 +296,7 @@ def run_search(
     selectors,
     state_lib.example_batch(data.schema),
     jax.random.key(seed),
+    settings.table_std,
   )
   program = parallel.compile_steps(
     supernet.make_step(model, optimizer, selectors), settings.parallel

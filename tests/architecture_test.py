@@ -6,13 +6,11 @@ import subprocess
 import sys
 import tempfile
 
-from absl.testing import absltest
-from absl.testing import parameterized
+from absl.testing import absltest, parameterized
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors
+from jax_autorec import errors, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec import spaces
 
 
 def _schema(vocab=5389, num_fields=10, numeric=0):

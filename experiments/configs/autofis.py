@@ -32,5 +32,5 @@ def get_config(argument: str | None = None):
       'keep_gates': False,
     }
   )
-  config.controls = ('base', 'all', 'random')
+  config.controls = ('lr', 'base', 'all', 'random')
   return config

@@ -55,6 +55,7 @@ def config(argument: str | None, method: str) -> config_dict.ConfigDict:
       'learning_rate': unset(float),
       'table_learning_rate': unset(float),
       'table_optimizer': unset(str),
+      'table_std': unset(float),
       'embedding_l2': unset(float),
       'l2': 0.0,
       'clip_norm': 10.0,

@@ -2,6 +2,6 @@
 
 from jax_autorec.data.batches import Batches
 from jax_autorec.data.dataset import Dataset, Split
-from jax_autorec.data.planted import generate
+from jax_autorec.data.datasets import load
 
-__all__ = ['Batches', 'Dataset', 'Split', 'generate']
+__all__ = ['Batches', 'Dataset', 'Split', 'load']

@@ -17,9 +17,11 @@ class Settings:
   """What is planted.
 
   Logit = intercept + sum of first-order effects + sum of pair terms (+ triple
-  terms + numeric steps). A pair term is an inner product of vectors that are
-  centred under the distribution of their field's values, so it has no marginal
-  effect of either field: only the pair shows it.
+  terms + numeric steps). Every field has one vector per value, of a width of
+  its own; a pair term is the inner product of two fields' vectors, scaled to
+  `std`. Vectors are centred under the distribution of the field's values, so a
+  term has no marginal effect of either field: only the pair shows it. A
+  factorisation model of the largest width can represent the truth exactly.
 
   Attributes:
     num_rows: rows of all splits together, 80 / 10 / 10 %.
@@ -32,7 +34,7 @@ class Settings:
     zipf: exponent of the values' frequencies, 1 / rank^zipf.
     std: standard deviation of each pair, triple and numeric term.
     first_order_std: the same of each field's own effect.
-    rank: width of the planted vectors.
+    widths: each field's width is drawn from these.
     intercept: logit of an average row.
     seed: of everything.
   """
@@ -47,7 +49,7 @@ class Settings:
   zipf: float = 1.0
   std: float = 1.0
   first_order_std: float = 0.5
-  rank: int = 8
+  widths: tuple[int, ...] = (2, 4, 8)
   intercept: float = -0.5
   seed: int = 0
 
@@ -85,8 +87,8 @@ def generate(name: str = 'planted', **overrides) -> dataset_lib.Dataset:
 
   Returns:
     Encoded splits with `truth`: 'pairs' and 'triples' by field name, 'dims'
-    (the rank of each field's planted vectors; 0 without any), 'numeric' (the
-    hidden thresholds), and for 'valid' and 'test' the 'auc' and 'logloss' of
+    (the width of each field's vectors; 0 where it is in no term), 'numeric'
+    (the hidden thresholds), and for 'valid' and 'test' the 'auc' and 'logloss' of
     the true logits, which no model beats but by chance.
   """
   if name not in PRESETS:
@@ -109,8 +111,13 @@ def generate(name: str = 'planted', **overrides) -> dataset_lib.Dataset:
     logits += settings.first_order_std * effect[values[:, field], 0]
   pairs = _choose(rng, num_fields, 2, settings.num_pairs)
   triples = _choose(rng, num_fields, 3, settings.num_triples)
+  widths = rng.choice(settings.widths, num_fields)
+  tables = [
+    _vectors(rng, share, width, max(settings.widths))
+    for share, width in zip(shares, widths)
+  ]
   for term in pairs + triples:
-    logits += settings.std * _term(rng, settings.rank, term, shares, values)
+    logits += settings.std * _term(term, tables, shares, values)
   numeric, thresholds = _numeric(rng, settings, num_rows)
   for column, threshold in enumerate(thresholds):
     # A step of standard deviation 1 at an even threshold has height 2.
@@ -158,7 +165,7 @@ def generate(name: str = 'planted', **overrides) -> dataset_lib.Dataset:
       'pairs': [[names[f] for f in term] for term in pairs],
       'triples': [[names[f] for f in term] for term in triples],
       'dims': {
-        name: settings.rank if field in planted else 0
+        name: int(widths[field]) if field in planted else 0
         for field, name in enumerate(names)
       },
       'numeric': {f'number_{i}': float(t) for i, t in enumerate(thresholds)},
@@ -184,18 +191,25 @@ def _choose(rng, num_fields, order, count):
   return [terms[i] for i in sorted(places)]
 
 
-def _term(rng, rank, term, shares, values):
+def _vectors(rng, share, width, num_columns):
+  """A field's vectors [V, num_columns], zero beyond its width."""
+  vectors = np.zeros((len(share), num_columns))
+  columns = min(width, len(share) - 1)
+  vectors[:, :columns] = _standard(
+    rng.normal(size=(len(share), columns)), share
+  )
+  return vectors
+
+
+def _term(term, tables, shares, values):
   """A planted product of mean 0, standard deviation 1, no marginal effects."""
-  tables = [
-    _standard(rng.normal(size=(len(shares[f]), rank)), shares[f]) for f in term
-  ]
   # E[(sum_k x_k)^2] = sum over k, l of the product of the fields' second
   # moments, since fields are independent.
-  moments = np.ones((rank, rank))
-  for field, table in zip(term, tables):
-    moments = moments * (table.T @ (shares[field][:, None] * table))
-  product = np.ones((len(values), rank))
-  for field, table in zip(term, tables):
+  moments = np.ones((tables[0].shape[1],) * 2)
+  product = np.ones((len(values), tables[0].shape[1]))
+  for field in term:
+    table = tables[field]
+    moments *= table.T @ (shares[field][:, None] * table)
     product *= table[values[:, field]]
   return product.sum(1) / np.sqrt(moments.sum())
 

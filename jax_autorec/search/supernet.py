@@ -67,6 +67,7 @@ def init(
   selectors: Mapping[str, base.Selector],
   batch: Batch,
   key: Array,
+  table_std: float = embeddings.INIT_STD,
 ) -> SearchState:
   """A fresh search state.
 
@@ -76,9 +77,12 @@ def init(
     selectors: path into the 'arch' collection -> selector.
     batch: any batch of the right shapes.
     key: PRNG key.
+    table_std: standard deviation of fresh tables.
   """
   train_key, *keys = jax.random.split(key, 1 + len(selectors))
-  train, collections = state_lib.init(model, optimizer, batch, train_key)
+  train, collections = state_lib.init(
+    model, optimizer, batch, train_key, table_std
+  )
   open_choices = collections.get('arch', {})
   arch, memory, opt = {}, {}, {}
   for (slot, selector), slot_key in zip(sorted(selectors.items()), keys):

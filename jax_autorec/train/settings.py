@@ -35,6 +35,8 @@ class Settings:
     table_optimizer: 'dense_adam' updates, and decays, whole tables each step
       (the BARS protocol; its cost grows with the vocabulary); the others
       update the rows of the batch alone.
+    table_std: standard deviation of fresh tables; the BARS protocol's 1e-4
+      leaves products of vectors near zero for the first hundreds of steps.
     embedding_l2: lambda of (lambda / 2) * sum(theta^2) over embeddings and
       first-order weights: of whole tables with 'dense_adam', of the touched
       rows otherwise.
@@ -52,6 +54,7 @@ class Settings:
   learning_rate: float = 1e-3
   table_learning_rate: float | None = None
   table_optimizer: str = 'adam'
+  table_std: float = embeddings.INIT_STD
   embedding_l2: float = 0.0
   l2: float = 0.0
   clip_norm: float | None = 10.0

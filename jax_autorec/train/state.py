@@ -68,7 +68,7 @@ def example_batch(schema: schema_lib.Schema, batch_size: int = 2) -> Batch:
 
 
 def init_variables(
-  model: model_lib.CTRModel, batch: Batch, key: Array
+  model: model_lib.CTRModel, batch: Batch, key: Array, table_std: float
 ) -> tuple[dict[str, Array], dict[str, PyTree]]:
   """Fresh tables, and every other collection of a model.
 
@@ -77,7 +77,7 @@ def init_variables(
   """
   table_key, dense_key = jax.random.split(key)
   architecture = model.architecture
-  tables = embeddings.init_tables(architecture, table_key)
+  tables = embeddings.init_tables(architecture, table_key, table_std)
 
   def init(key, batch):
     flat_ids = embeddings.flatten_ids(architecture, batch)
@@ -98,7 +98,11 @@ def init_variables(
 
 
 def init(
-  model: model_lib.CTRModel, optimizer: Optimizer, batch: Batch, key: Array
+  model: model_lib.CTRModel,
+  optimizer: Optimizer,
+  batch: Batch,
+  key: Array,
+  table_std: float = embeddings.INIT_STD,
 ) -> tuple[TrainState, dict[str, PyTree]]:
   """A fresh training state, and collections that are none of weights'.
 
@@ -107,12 +111,13 @@ def init(
     optimizer: of its weights.
     batch: any batch of the right shapes.
     key: PRNG key.
+    table_std: standard deviation of fresh tables.
 
   Returns:
     The state; the remaining collections ('arch' where choices are open).
   """
   init_key, step_key = jax.random.split(key)
-  tables, variables = init_variables(model, batch, init_key)
+  tables, variables = init_variables(model, batch, init_key, table_std)
   params = variables.pop('params')
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
