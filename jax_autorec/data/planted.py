@@ -88,8 +88,8 @@ def generate(name: str = 'planted', **overrides) -> dataset_lib.Dataset:
   Returns:
     Encoded splits with `truth`: 'pairs' and 'triples' by field name, 'dims'
     (the width of each field's vectors; 0 where it is in no term), 'numeric'
-    (the hidden thresholds), and for 'valid' and 'test' the 'auc' and 'logloss' of
-    the true logits, which no model beats but by chance.
+    (the hidden thresholds), and for 'valid' and 'test' the 'auc' and 'logloss'
+    of the true logits, which no model beats but by chance.
   """
   if name not in PRESETS:
     raise errors.ConfigError(

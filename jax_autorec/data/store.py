@@ -1,0 +1,263 @@
+"""Encoded sets on disk: flat arrays of rows, mapped into memory when opened.
+
+One directory per set. Arrays lie row after row in little-endian files; a
+manifest, written last and renamed into place with the directory, says how many
+rows, bytes and which checksum each has.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+import zlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jax_autorec import errors
+from jax_autorec import schema as schema_lib
+from jax_autorec.data import dataset as dataset_lib
+from jax_autorec.data import encode
+
+VERSION = 1
+_DTYPES = {
+  'ids': '<i4',
+  'numeric': '<f4',
+  'missing': '|b1',
+  'labels': '<f4',
+  'weights': '<f4',
+  'groups': '<i8',
+  'times': '<f8',
+}
+_CHECK_BYTES = 2**24  # Per read while a checksum is made.
+_FULL_CHECK = 2**29  # Larger files are checked by size and their two ends.
+
+
+def _checksum(path: pathlib.Path, size: int) -> list[int]:
+  """CRC-32 of a file's blocks: of all, or of the first and last if large."""
+  places = range(0, size, _CHECK_BYTES)
+  if size > _FULL_CHECK:
+    places = [0, places[-1]]
+  sums = []
+  with open(path, 'rb') as file:
+    for place in places:
+      file.seek(place)
+      sums.append(zlib.crc32(file.read(_CHECK_BYTES)))
+  return sums
+
+
+def _sync(path: pathlib.Path) -> None:
+  with open(path, 'rb+') as file:
+    os.fsync(file.fileno())
+
+
+class Writer:
+  """Fills a store's files; `finish` puts it into place, whole."""
+
+  def __init__(self, target: pathlib.Path):
+    """Makes a temporary directory beside the target.
+
+    Raises:
+      DataError: where it cannot be made.
+    """
+    self.target = target
+    self.directory = target.with_name(f'.{target.name}.{os.getpid()}')
+    self._files: dict[tuple[str, str], Any] = {}
+    self.rows = dict.fromkeys(('train', 'valid', 'test'), 0)
+    try:
+      shutil.rmtree(self.directory, ignore_errors=True)
+      self.directory.mkdir(parents=True)
+    except OSError as error:
+      raise errors.DataError(
+        f'Cannot make {self.directory}: {error.strerror}.'
+      ) from error
+
+  def append(self, split: str, **columns: np.ndarray | None) -> None:
+    """Appends rows to a split."""
+    for name, values in columns.items():
+      if values is None:
+        continue
+      key = split, name
+      if key not in self._files:
+        path = self.directory / f'{split}.{name}'
+        self._files[key] = open(path, 'wb')
+      values = np.ascontiguousarray(values, _DTYPES[name])
+      values.tofile(self._files[key])
+    self.rows[split] += len(columns['labels'])
+
+  def finish(
+    self, manifest: Mapping[str, Any], encoder: encode.Encoder
+  ) -> None:
+    """Writes vocabularies and manifest, and moves the store into place."""
+    for file in self._files.values():
+      file.flush()
+      os.fsync(file.fileno())
+      file.close()
+    vocabularies = self.directory / 'vocabulary'
+    vocabularies.mkdir()
+    for i, (name, vocabulary) in enumerate(encoder.vocabularies.items()):
+      values = [None] * schema_lib.FIRST_VALUE_ID + list(vocabulary.values)
+      table = pa.table(
+        {
+          'value': pa.array(values, pa.string()),
+          'count': pa.array(vocabulary.frequencies, pa.int64()),
+        },
+        metadata={'field': name},
+      )
+      pq.write_table(table, vocabularies / f'{i:04d}.parquet')
+    (self.directory / 'numeric.json').write_text(
+      json.dumps(
+        {k: dataclasses.asdict(v) for k, v in encoder.numeric.items()}
+      ),
+      'utf-8',
+    )
+    files = {}
+    for path in sorted(self.directory.rglob('*')):
+      if path.is_file():
+        size = path.stat().st_size
+        files[str(path.relative_to(self.directory))] = {
+          'bytes': size,
+          'crc32': _checksum(path, size),
+        }
+        _sync(path)
+    manifest = {
+      'version': VERSION,
+      **manifest,
+      'schema': encoder.schema.to_dict(),
+      'rows': self.rows,
+      'files': files,
+    }
+    path = self.directory / 'manifest.json'
+    path.write_text(json.dumps(manifest, indent=1) + '\n', 'utf-8')
+    _sync(path)
+    old = self.target.with_name(f'.{self.target.name}.old{os.getpid()}')
+    try:
+      if self.target.exists():
+        os.replace(self.target, old)
+      os.replace(self.directory, self.target)
+    except OSError:
+      # Another process was faster: its store is as good as this one.
+      if not (self.target / 'manifest.json').exists():
+        raise
+      self.abandon()
+    shutil.rmtree(old, ignore_errors=True)
+
+  def abandon(self) -> None:
+    """Removes everything written."""
+    for file in self._files.values():
+      try:
+        file.close()
+      except OSError:
+        pass  # A full disk fails on what is still buffered.
+    shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def read_manifest(directory: pathlib.Path) -> dict[str, Any] | None:
+  """A store's manifest, or None where there is no store.
+
+  Raises:
+    DataError: for a manifest that cannot be read.
+  """
+  path = directory / 'manifest.json'
+  if not path.exists():
+    return None
+  try:
+    return json.loads(path.read_text('utf-8'))
+  except (OSError, ValueError) as error:
+    raise _damaged(directory, f'manifest.json: {error}') from error
+
+
+def _damaged(directory, what):
+  return errors.DataError(
+    f'The encoded set in {directory} is damaged ({what}). Delete that '
+    'directory: the next run encodes the raw data again.'
+  )
+
+
+def open_store(directory: pathlib.Path, name: str) -> dataset_lib.Dataset:
+  """Opens a store, after checking that its files are what was written.
+
+  Raises:
+    DataError: for a damaged, truncated or outdated store.
+  """
+  manifest = read_manifest(directory)
+  if manifest is None:
+    raise errors.DataError(f'{directory} holds no encoded set.')
+  if manifest.get('version') != VERSION:
+    raise _damaged(directory, f'version {manifest.get("version")}')
+  for file, expected in manifest['files'].items():
+    path = directory / file
+    size = path.stat().st_size if path.exists() else -1
+    if size != expected['bytes']:
+      raise _damaged(
+        directory, f'{file} has {size} bytes, expected {expected["bytes"]}'
+      )
+    if _checksum(path, size) != expected['crc32']:
+      raise _damaged(directory, f'{file} has another checksum')
+  schema = schema_lib.Schema.from_dict(manifest['schema'])
+  widths = {'ids': schema.num_id_columns}
+  widths['numeric'] = widths['missing'] = len(schema.numeric)
+  splits = {}
+  for split, rows in manifest['rows'].items():
+    columns = {}
+    for column, dtype in _DTYPES.items():
+      path = directory / f'{split}.{column}'
+      shape = (rows, widths[column]) if column in widths else (rows,)
+      if not path.exists():
+        columns[column] = None
+      elif 0 in shape:
+        columns[column] = np.zeros(shape, dtype)
+      else:
+        columns[column] = np.memmap(path, dtype, 'r', shape=shape)
+    for column in ('ids', 'numeric', 'missing', 'labels'):
+      if columns[column] is None:
+        columns[column] = np.zeros(
+          (rows, widths.get(column, 0)), _DTYPES[column]
+        )
+        if column == 'labels':
+          columns[column] = np.zeros((rows,), _DTYPES[column])
+    splits[split] = dataset_lib.Split(**columns)
+  frequencies = {
+    name: vocabulary.frequencies
+    for name, vocabulary in read_vocabularies(directory).items()
+  }
+  return dataset_lib.Dataset(
+    name=name,
+    schema=schema,
+    **splits,
+    frequencies=frequencies,
+    counts=manifest['counts'],
+    fingerprint=manifest['fingerprint'],
+  )
+
+
+def read_vocabularies(
+  directory: pathlib.Path,
+) -> dict[str, encode.Vocabulary]:
+  """Vocabularies of a store, by field."""
+  found = {}
+  for path in sorted((directory / 'vocabulary').glob('*.parquet')):
+    table = pq.read_table(path)
+    name = table.schema.metadata[b'field'].decode()
+    values = table['value'].to_pylist()[schema_lib.FIRST_VALUE_ID :]
+    found[name] = encode.Vocabulary(tuple(values), table['count'].to_numpy())
+  return found
+
+
+def read_encoder(directory: pathlib.Path, source) -> encode.Encoder:
+  """The encoder that a store was made with, for new rows."""
+  manifest = read_manifest(directory)
+  numeric = json.loads((directory / 'numeric.json').read_text('utf-8'))
+  return encode.Encoder(
+    source,
+    schema_lib.Schema.from_dict(manifest['schema']),
+    read_vocabularies(directory),
+    {
+      name: encode.NumericMap(**(v | {'edges': tuple(v['edges'])}))
+      for name, v in numeric.items()
+    },
+  )
