@@ -347,6 +347,9 @@ def store_root(data_dir: str) -> pathlib.Path:
   """Where stores go: in the data directory, or a cache if that is read-only."""
   inside = pathlib.Path(data_dir) / '.jax_autorec'
   try:
+    # Root may write anywhere; a directory marked read-only is left alone.
+    if inside.parent.exists() and not inside.parent.stat().st_mode & 0o222:
+      raise PermissionError
     inside.mkdir(parents=True, exist_ok=True)
     probe = inside / f'.probe{os.getpid()}'
     probe.touch()
