@@ -23,9 +23,9 @@ def get_config(argument: str | None = None):
   config.search = config_dict.ConfigDict(
     {
       # Passes over the train split; a search has no early stopping.
-      'epochs': 2 if config.tiny else 6,
+      'epochs': 4 if config.tiny else 6,
       # Final threshold over the gates' start: 4 is robust, 1.2 prunes little.
-      'ratio': 4.0,
+      'ratio': 2.0 if config.tiny else 4.0,
       'learning_rate': 1.0,
       'mu': 0.8,
       'order': 2,

@@ -51,7 +51,8 @@ def config(argument: str | None, method: str) -> config_dict.ConfigDict:
   result.train = config_dict.ConfigDict(
     {
       'epochs': 2 if tiny else unset(int),
-      'batch_size': unset(int),
+      # Small batches, so that a few rows still make some hundred steps.
+      'batch_size': 512 if tiny else unset(int),
       'learning_rate': unset(float),
       'table_learning_rate': unset(float),
       'table_optimizer': unset(str),
