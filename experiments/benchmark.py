@@ -42,17 +42,34 @@ _CHECKPOINT = flags.DEFINE_string(
   'checkpoint', None, 'A directory to also save one checkpoint to (huge).'
 )
 
+_SIZES = flags.DEFINE_enum(
+  'sizes',
+  'log',
+  ['log', 'equal'],
+  'Vocabularies of the fields: log-spaced as in real logs, or all equal.',
+)
+
 _FIELDS, _DIM, _BATCH, _HIDDEN = 39, 16, 4096, (400, 400, 400)
+_SMALLEST = 4  # Vocabulary of the smallest field.
 
 
 def _schema(vocab):
+  """Fields of log-spaced or equal vocabularies that sum to `vocab`."""
+  import numpy as np
+  from scipy import optimize
+
   from jax_autorec import schema as schema_lib
 
-  share = vocab // _FIELDS
-  sizes = [share] * (_FIELDS - 1) + [vocab - share * (_FIELDS - 1)]
+  if _SIZES.value == 'equal':
+    sizes = np.full(_FIELDS, vocab // _FIELDS)
+  else:
+    spaced = lambda log: np.geomspace(_SMALLEST, np.exp(log), _FIELDS)
+    largest = optimize.brentq(lambda x: spaced(x).sum() - vocab, 0, 40)
+    sizes = spaced(largest).astype(int)
+  sizes[-1] += vocab - sizes.sum()
   return schema_lib.Schema(
     tuple(
-      schema_lib.Field(f'field_{i}', vocab_size=size)
+      schema_lib.Field(f'field_{i}', vocab_size=int(size))
       for i, size in enumerate(sizes)
     )
   )

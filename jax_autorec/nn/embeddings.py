@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import rows as rows_lib
 from jax_autorec import schema as schema_lib
 from jax_autorec.nn import initializers
 from jax_autorec.types import Array, Batch
@@ -93,9 +94,7 @@ def lookup(
 ) -> dict[str, Array]:
   """Rows of every table: table name -> [B, C_s, D]; zeros for padding."""
   return {
-    table.name: tables[table.name]
-    .at[flat_ids[table.space]]
-    .get(mode='fill', fill_value=0)
+    table.name: rows_lib.gather(tables[table.name], flat_ids[table.space])
     for table in architecture.tables
   }
 

@@ -27,6 +27,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jax_autorec import rows as rows_lib
 from jax_autorec.types import Array, PyTree
 
 ScalarOrSchedule = float | Callable[[Array], Array]
@@ -162,6 +163,7 @@ def _make(
     if weight_decay:
       grads = grads + weight_decay * read(table)
     direction, new = rule(grads, old, state.count)
+    row_ids = rows_lib.prefetched(row_ids, table)
     rate = (
       learning_rate(state.count) if callable(learning_rate) else learning_rate
     )
