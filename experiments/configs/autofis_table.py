@@ -1,0 +1,38 @@
+"""AutoFIS against its controls, over seeds.
+
+Question: do the pairs that AutoFIS keeps do as well as all of them, and better
+than as many random ones? On planted data: are they the planted ones?
+
+  python -m experiments.compare \
+    --config=experiments/configs/autofis_table.py:frappe \
+    --data_dir=DIR --workdir=DIR
+"""
+
+from ml_collections import config_dict
+
+_SEEDS = {'planted': range(1, 11), 'planted_hard': range(1, 11)}
+_ROWS = {
+  'planted': {'fm': {'model': 'fm'}},
+  'planted_hard': {'fm': {'model': 'fm'}},
+  'frappe': {
+    'fm, draw 0': {'model': 'fm', 'data.draw': 0},
+    'deepfm, draw 0': {'model': 'deepfm', 'data.draw': 0},
+  },
+  'diabetes130': {'fm': {'model': 'fm'}, 'deepfm': {'model': 'deepfm'}},
+}
+
+
+def get_config(argument: str = 'planted'):
+  """The table for one data set."""
+  if argument not in _ROWS:
+    raise ValueError(
+      f'No table {argument!r}; the tables are: {", ".join(_ROWS)}.'
+    )
+  rows = {
+    name: {'config': f'autofis.py:{argument}', 'set': dict(overrides)}
+    for name, overrides in _ROWS[argument].items()
+  }
+  seeds = tuple(_SEEDS.get(argument, range(2021, 2026)))
+  return config_dict.ConfigDict(
+    {'rows': rows, 'seeds': seeds}, convert_dict=False
+  )
