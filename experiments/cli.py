@@ -1,6 +1,7 @@
 """How every command starts and ends."""
 
 from collections.abc import Callable
+import logging
 import sys
 
 from absl import app
@@ -8,6 +9,14 @@ from absl import app
 from jax_autorec import errors
 
 TERMINATED = 143  # 128 + SIGTERM, the shell's convention.
+
+
+class Quiet(logging.Filter):
+  """Passes this project's messages, and warnings of others."""
+
+  def filter(self, record: logging.LogRecord) -> bool:
+    ours = 'jax_autorec' in record.pathname or 'experiments' in record.pathname
+    return ours or record.levelno >= logging.WARNING
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -8,7 +8,6 @@ the same command is given again.
 """
 
 import json
-import logging as std_logging
 import os
 import pathlib
 import platform
@@ -86,7 +85,7 @@ def main(argv: list[str]) -> None:
     raise errors.ConfigError(f'Unknown arguments: {" ".join(argv[1:])}.')
   # Orbax tells every save in a dozen lines.
   logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().addFilter(_Quiet())
+  logging.get_absl_handler().addFilter(cli.Quiet())
   settings_lib.check_overrides(sys.argv[1:], _CONFIG.value)
   values = settings_lib.resolve(_CONFIG.value)
   workdir = _workdir(values)
@@ -103,14 +102,6 @@ def main(argv: list[str]) -> None:
     command=' '.join(['python -m experiments.run', *sys.argv[1:]]),
     machine=f'{platform.machine()}, {os.cpu_count()} cores',
   )
-
-
-class _Quiet(std_logging.Filter):
-  """Passes this project's messages, and warnings of others."""
-
-  def filter(self, record):
-    ours = 'jax_autorec' in record.pathname or 'experiments' in record.pathname
-    return ours or record.levelno >= std_logging.WARNING
 
 
 if __name__ == '__main__':

@@ -12,6 +12,8 @@ from jax_autorec.train import settings as settings_lib
 
 TUNED = pathlib.Path(__file__).parent / 'tuned'
 
+GATED = '+gates'
+
 # Where nothing else is known.
 _DEFAULT = {
   'dim': 16,
@@ -21,7 +23,13 @@ _DEFAULT = {
   'table_optimizer': 'adam',
   'table_std': 1e-4,
   'embedding_l2': 1e-6,
+  'search': {'epochs': 6},
 }
+
+# Products that are normalised need vectors that differ from the start: with
+# the BARS protocol's 1e-4 they are noise, blown up, until early stopping ends
+# the training. AutoFIS takes U(+-sqrt(6 / (V + d))), .02 on Frappe.
+_GATED_STD = 0.01
 
 # Data set -> settings; 'models' holds what differs by model. Frappe's are
 # those of the BARS logs (d = 10, Adam 1e-3, batch 4096, L2 on whole tables).
@@ -36,6 +44,20 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     'embedding_l2': 1e-4,
     'hidden': (64, 64),
     'dropout': 0.0,
+  },
+  # Few rows per id: vectors need more decay than gates need to tell pairs
+  # apart, so the search has weights' settings of its own.
+  'planted_hard': {
+    'dim': 8,
+    'epochs': 25,
+    'batch_size': 2000,
+    'learning_rate': 1e-2,
+    'table_optimizer': 'dense_adam',
+    'table_std': 0.1,
+    'embedding_l2': 3e-3,
+    'hidden': (64, 64),
+    'dropout': 0.0,
+    'search': {'epochs': 8, 'learning_rate': 2e-2, 'embedding_l2': 1e-4},
   },
   'frappe': {
     'dim': 10,
@@ -56,63 +78,110 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     'table_optimizer': 'dense_adam',
   },
 }
-PROTOCOLS['planted_hard'] = PROTOCOLS['planted']
 
 _NO_MLP = ('lr', 'fm')
 
 
-def known(data: str, model: str) -> dict[str, Any]:
-  """Protocol and tuned values for a data set and a model."""
+def has(model: str, option: str) -> bool:
+  """Whether a base model has a 'dim', or an MLP with 'hidden', ..."""
+  model = model.removesuffix(GATED)
+  return model != 'lr' and (option == 'dim' or model not in _NO_MLP)
+
+
+def known(data: str, model: str, tuned: bool = True) -> dict[str, Any]:
+  """What is known to suit a data set and a model.
+
+  Args:
+    data: name of a data set, or path of a schema file.
+    model: a base model; with '+gates' behind it, its normalised and gated
+      products, which want other values than the plain ones.
+    tuned: whether what `experiments.tune` chose goes before the protocol.
+  """
+  plain = model.removesuffix(GATED)
   values = dict(_DEFAULT)
   protocol = dict(PROTOCOLS.get(data, {}))
   by_model = protocol.pop('models', {})
   values.update(protocol)
-  values.update(by_model.get(model, {}))
-  tuned = TUNED / f'{pathlib.Path(data).stem}.json'
-  if tuned.exists():
-    chosen = json.loads(tuned.read_text('utf-8')).get('chosen', {})
-    values.update(chosen.get(model, {}))
+  values.update(by_model.get(plain, {}))
+  if model != plain:
+    values['table_std'] = max(values['table_std'], _GATED_STD)
+  path = TUNED / f'{pathlib.Path(data).stem}.json'
+  if tuned and path.exists():
+    chosen = json.loads(path.read_text('utf-8'))['chosen']
+    values.update(chosen.get(model, chosen.get(plain, {})))
   return values
 
 
 def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
   """The config as plain values, with what was left open filled in.
 
+  Models that are compared with the main one get settings of their own, in
+  'control_train': what is good for one is no fair choice for another.
+
   Raises:
     ConfigError: for an MLP option of a model without one.
   """
   values = config.to_dict()
-  known_values = known(values['data']['name'], values['model'])
-  model_options = values['model_options']
+  data, model = values['data']['name'], values['model']
+  main = model if values['method'] == 'base' else model + GATED
+  known_values = known(data, main, values['tuned'])
+  given = values['model_options']
   for key in ('dim', 'hidden', 'norm', 'dropout'):
-    takes = values['model'] != 'lr' and (
-      key == 'dim' or values['model'] not in _NO_MLP
-    )
-    if not takes and model_options[key] is not None:
+    if not has(model, key) and given[key] is not None:
       raise errors.ConfigError(
-        f'model_options.{key} is set, but model {values["model"]!r} has no '
-        f'{key}.'
+        f'model_options.{key} is set, but model {model!r} has no {key}.'
       )
-    if model_options[key] is None:
-      model_options[key] = known_values.get(key) if takes else None
-  if values['tiny'] and config.model_options.hidden is None:
-    if model_options['hidden']:
-      model_options['hidden'] = (32,)
+  values['model_options'] = _options(given, known_values, values)
+  plain = known(data, model, values['tuned'])
+  values['base_options'] = _options(given, plain, values)
   train = values['train']
-  for key, value in train.items():
-    if value is None:
-      train[key] = known_values.get(key)
+  values['train'] = _filled(train, known_values)
+  values['control_train'] = {
+    control: _filled(train, known(data, name, values['tuned']))
+    for control, name in (('lr', 'lr'), ('base', model))
+    if control in values.get('controls', ())
+  }
+  if 'search' in values:
+    searched = known_values.get('search', {})
+    search = _filled(values['search'], searched)
+    search['train'] = _filled(
+      _filled(search['train'], searched), values['train']
+    )
+    values['search'] = search
   return values
 
 
-def model_options(values: dict[str, Any]) -> dict[str, Any]:
-  """Arguments for the model's factory in `spaces`."""
-  return {k: v for k, v in values['model_options'].items() if v is not None}
+def _options(given, known_values, values):
+  """Options of the model, at the width of a smoke run if it is one."""
+  options = {
+    key: _filled({key: value}, known_values)[key]
+    for key, value in given.items()
+    if has(values['model'], key)
+  }
+  if values['tiny'] and given['hidden'] is None and options.get('hidden'):
+    options['hidden'] = (32,)
+  return options
 
 
-def training(values: dict[str, Any], parallel: str) -> settings_lib.Settings:
+def _filled(given: dict[str, Any], known_values: dict[str, Any]):
+  return {
+    key: known_values.get(key) if value is None else value
+    for key, value in given.items()
+  }
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+  """Options without those that are left to the model's factory."""
+  return {key: value for key, value in options.items() if value is not None}
+
+
+def training(
+  values: dict[str, Any], parallel: str, **overrides: Any
+) -> settings_lib.Settings:
   """The training settings of a resolved config."""
-  return settings_lib.Settings(**values['train'], parallel=parallel)
+  return settings_lib.Settings(
+    **(values['train'] | overrides), parallel=parallel
+  )
 
 
 def check_overrides(

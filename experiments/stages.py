@@ -63,14 +63,14 @@ def run(
     data.test.num_rows,
     len(data.schema.fields),
   )
-  model_options = settings_lib.model_options(values)
-  base = spaces.build(values['model'], data.schema, **model_options)
+  base_options = settings_lib.given(values['base_options'])
+  base = spaces.build(values['model'], data.schema, **base_options)
   found = None
   if values['method'] == 'base':
     architecture = base
     architecture.save(workdir)
   else:
-    found = _search(values, data, settings, workdir, model_options)
+    found = _search(values, data, parallel, workdir)
     seconds['search'] = found.info['seconds']
     if last == 'search':
       return
@@ -81,7 +81,7 @@ def run(
   plans = {'retrain': (architecture, settings)}
   for control in values.get('controls', ()):
     plans[f'control:{CONTROLS[control]}'] = _control(
-      control, values, data, settings, parallel, base, found, architecture
+      control, values, data, parallel, base, found, architecture
     )
   models = {}
   for stage, (plan, plan_settings) in plans.items():
@@ -112,7 +112,7 @@ def _short(metrics):
   return f'AUC {metrics["auc"]:.5f}, logloss {metrics["logloss"]:.5f}'
 
 
-def _search(values, data, settings, workdir, model_options):
+def _search(values, data, parallel, workdir):
   if values['method'] not in methods.METHODS:
     raise errors.ConfigError(
       f'No method {values["method"]!r}; the methods are: base, '
@@ -121,8 +121,12 @@ def _search(values, data, settings, workdir, model_options):
   method = methods.METHODS[values['method']]
   search_options = values['search']
   space = method.space(
-    data.schema, values['model'], model_options, search_options
+    data.schema,
+    values['model'],
+    settings_lib.given(values['model_options']),
+    search_options,
   )
+  settings = settings_lib.training(values, parallel, **search_options['train'])
   steps_per_epoch = -(-data.train.num_rows // settings.batch_size)
   num_steps = search_options['epochs'] * steps_per_epoch
   return pipeline.run_search(
@@ -136,17 +140,14 @@ def _search(values, data, settings, workdir, model_options):
   )
 
 
-def _control(
-  control, values, data, settings, parallel, base, found, architecture
-):
+def _control(control, values, data, parallel, base, found, architecture):
   """Architecture and settings of a control."""
+  overrides = values['control_train'].get(control, {})
+  settings = settings_lib.training(values, parallel, **overrides)
   if control == 'base':
     return base, settings
   if control == 'lr':
-    plain = values | {'model': 'lr'}
-    known = settings_lib.known(values['data']['name'], 'lr')
-    plain['train'] = values['train'] | {'embedding_l2': known['embedding_l2']}
-    return spaces.lr(data.schema), settings_lib.training(plain, parallel)
+    return spaces.lr(data.schema), settings
   if control == 'all':
     return controls_lib.keep_all(found.space), settings
   if control == 'random':

@@ -23,13 +23,18 @@ def get_config(argument: str | None = None):
   config.search = config_dict.ConfigDict(
     {
       # Passes over the train split; a search has no early stopping.
-      'epochs': 4 if config.tiny else 6,
+      'epochs': 4 if config.tiny else config_dict.placeholder(int),
       # Final threshold over the gates' start: 4 is robust, 1.2 prunes little.
       'ratio': 2.0 if config.tiny else 4.0,
       'learning_rate': 1.0,
       'mu': 0.8,
       'order': 2,
       'keep_gates': False,
+      # Of the weights, while searching; as in `train` where left open.
+      'train': {
+        'learning_rate': config_dict.placeholder(float),
+        'embedding_l2': config_dict.placeholder(float),
+      },
     }
   )
   config.controls = ('lr', 'base', 'all', 'random')

@@ -35,6 +35,8 @@ def config(argument: str | None, method: str) -> config_dict.ConfigDict:
   result.seed = 2021
   result.tiny = tiny
   result.model = 'fm'
+  # Whether values that `experiments.tune` chose go before the protocol's.
+  result.tuned = True
   result.data = config_dict.ConfigDict(
     {'name': name, 'max_rows': 20_000 if tiny else 0}
   )
