@@ -46,28 +46,33 @@ def _pair_terms(fields, pairs, to):
     return (arch_lib.FactorizationMachine(),)
   if pairs == 'fm':
     return (arch_lib.Products('pairs', all_terms(fields, 2), to=to),)
-  gates = {'all': 'weights', 'open': 'open'}.get(pairs)
-  if gates is None and isinstance(pairs, str):
-    raise errors.ConfigError(
-      f'pairs is {pairs!r}; expected one of {", ".join(map(repr, PAIRS))} or '
-      'a sequence of pairs of field names.'
-    )
-  terms = all_terms(fields, 2) if gates else pairs
+  terms, gates = _terms_and_gates(fields, pairs, 2, 'pairs')
   return (
-    arch_lib.Products(
-      'pairs', terms, normalize=True, gates=gates or 'weights', to=to
-    ),
+    arch_lib.Products('pairs', terms, normalize=True, gates=gates, to=to),
   )
 
 
 def _triple_terms(fields, triples, to):
   if triples is None:
     return ()
-  gates = {'all': 'weights', 'open': 'open'}.get(triples, 'weights')
-  terms = all_terms(fields, 3) if isinstance(triples, str) else triples
+  terms, gates = _terms_and_gates(fields, triples, 3, 'triples')
   return (
     arch_lib.Products('triples', terms, normalize=True, gates=gates, to=to),
   )
+
+
+def _terms_and_gates(fields, asked, order, argument):
+  """Terms of an order and what becomes of their gates."""
+  if not isinstance(asked, str):
+    return tuple(tuple(term) for term in asked), 'weights'
+  gates = {'all': 'weights', 'open': 'open'}.get(asked)
+  if gates is None:
+    words = PAIRS if order == 2 else PAIRS[1:]
+    raise errors.ConfigError(
+      f'{argument} is {asked!r}; expected {", ".join(map(repr, words))} or a '
+      f'sequence of tuples of {order} field names.'
+    )
+  return all_terms(fields, order), gates
 
 
 def lr(schema: schema_lib.Schema) -> arch_lib.Architecture:
