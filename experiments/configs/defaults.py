@@ -60,6 +60,7 @@ def config(argument: str | None, method: str) -> config_dict.ConfigDict:
       'table_optimizer': unset(str),
       'table_std': unset(float),
       'embedding_l2': unset(float),
+      'first_order_l2': unset(float),
       'l2': 0.0,
       'clip_norm': 10.0,
       'patience': 2,

@@ -102,7 +102,9 @@ def generate(name: str = 'planted', **overrides) -> dataset_lib.Dataset:
   rng = np.random.default_rng(settings.seed)
   num_rows, num_fields = settings.num_rows, settings.num_fields
   names = [f'field_{i}' for i in range(num_fields)]
-  sizes = rng.integers(settings.min_values, settings.max_values + 1, num_fields)
+  # Vocabularies of real fields spread over orders of magnitude: log-uniform.
+  low, high = np.log(settings.min_values), np.log(settings.max_values + 1)
+  sizes = np.exp(rng.uniform(low, high, num_fields)).astype(int)
   shares = [_zipf(size, settings.zipf) for size in sizes]
   values = np.stack([rng.choice(len(p), num_rows, p=p) for p in shares], axis=1)
   logits = np.full(num_rows, settings.intercept)

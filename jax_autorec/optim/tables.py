@@ -62,18 +62,22 @@ class SparseState(NamedTuple):
 
 
 def row_sparse(
-  optimizer: rows_lib.RowOptimizer,
+  optimizer: rows_lib.RowOptimizer | Mapping[str, rows_lib.RowOptimizer],
   spaces: Mapping[str, str],
   capacities: Mapping[str, int] | None = None,
 ) -> TableOptimizer:
   """Updates the rows of a batch alone.
 
   Args:
-    optimizer: the rule for each table.
+    optimizer: the rule for all tables, or table -> rule.
     spaces: table -> id space; ids are made distinct once per space.
     capacities: space -> bound on its distinct ids in a batch; the number of
       ids if None, which is safe and slower.
   """
+
+  def rule(name):
+    is_one = isinstance(optimizer, rows_lib.RowOptimizer)
+    return optimizer if is_one else optimizer[name]
 
   def init(tables):
     slots = {
@@ -81,7 +85,7 @@ def row_sparse(
       for name, table in tables.items()
     }
     return SparseState(
-      slots, {name: optimizer.init(table) for name, table in tables.items()}
+      slots, {name: rule(name).init(table) for name, table in tables.items()}
     )
 
   def reduce(state, tables, ids, row_grads):
@@ -102,7 +106,7 @@ def row_sparse(
   def update(tables, state, grads, learning_rate_scale):
     new_tables, new_states = {}, {}
     for name, table in tables.items():
-      new_tables[name], new_states[name] = optimizer.apply(
+      new_tables[name], new_states[name] = rule(name).apply(
         table,
         state.tables[name],
         grads.ids[name],
@@ -117,7 +121,7 @@ def row_sparse(
 def dense(
   tx: optax.GradientTransformation,
   spaces: Mapping[str, str],
-  l2: float = 0.0,
+  l2: Mapping[str, float] | None = None,
 ) -> TableOptimizer:
   """Updates whole tables every step, rows that the batch lacks as well.
 
@@ -127,13 +131,15 @@ def dense(
   Args:
     tx: any optax transformation of the tables.
     spaces: table -> id space.
-    l2: adds l2 * table to the gradients, before they are clipped.
+    l2: table -> what times the table is added to its gradients, before they
+      are clipped.
   """
 
   def reduce(state, tables, ids, row_grads):
     full = {}
     for name, grads in row_grads.items():
-      start = l2 * tables[name] if l2 else jnp.zeros_like(tables[name])
+      decay = (l2 or {}).get(name, 0.0)
+      start = decay * tables[name] if decay else jnp.zeros_like(tables[name])
       full[name] = start.at[ids[spaces[name]]].add(grads, mode='drop')
     return state, Gradients(full, {})
 

@@ -40,6 +40,8 @@ class Settings:
     embedding_l2: lambda of (lambda / 2) * sum(theta^2) over embeddings and
       first-order weights: of whole tables with 'dense_adam', of the touched
       rows otherwise.
+    first_order_l2: the same over first-order weights; None for embedding_l2.
+      A weight per id needs less holding back than a vector.
     l2: the same over all other weights.
     clip_norm: bound on the global gradient norm, or None.
     patience: evaluations without improvement that stop; 0 never stops.
@@ -56,6 +58,7 @@ class Settings:
   table_optimizer: str = 'adam'
   table_std: float = embeddings.INIT_STD
   embedding_l2: float = 0.0
+  first_order_l2: float | None = None
   l2: float = 0.0
   clip_norm: float | None = 10.0
   patience: int = 2
@@ -120,14 +123,18 @@ def make_optimizer(
   )
   rate = settings.table_learning_rate or settings.learning_rate
   spaces = embeddings.spaces(architecture)
+  l2 = {
+    table.name: settings.first_order_l2
+    if table.view == 'first_order' and settings.first_order_l2 is not None
+    else settings.embedding_l2
+    for table in architecture.tables
+  }
   if settings.table_optimizer == 'dense_adam':
-    tables = tables_lib.dense(
-      optax.adam(rate), spaces, l2=settings.embedding_l2
-    )
+    tables = tables_lib.dense(optax.adam(rate), spaces, l2)
   else:
     make = getattr(row_sparse, settings.table_optimizer)
     tables = tables_lib.row_sparse(
-      make(rate, weight_decay=settings.embedding_l2),
+      {name: make(rate, weight_decay=decay) for name, decay in l2.items()},
       spaces,
       embeddings.capacities(architecture, settings.batch_size),
     )
