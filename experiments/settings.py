@@ -46,7 +46,7 @@ _PLANTED = {
   'search': {
     'epochs': 6,
     'ratio': 4.0,
-    'learning_rate': 1e-2,
+    'learning_rate': 2e-2,
     'embedding_l2': 1e-4,
   },
 }
@@ -94,7 +94,7 @@ _NO_MLP = ('lr', 'fm')
 
 def has(model: str, option: str) -> bool:
   """Whether a base model has a 'dim', or an MLP with 'hidden', ..."""
-  model = model.removesuffix(GATED)
+  model = model.split('+')[0]
   return model != 'lr' and (option == 'dim' or model not in _NO_MLP)
 
 
@@ -103,11 +103,12 @@ def known(data: str, model: str, tuned: bool = True) -> dict[str, Any]:
 
   Args:
     data: name of a data set, or path of a schema file.
-    model: a base model; with '+gates' behind it, its normalised and gated
-      products, which want other values than the plain ones.
+    model: a base model; 'MODEL+gates' for all its products, normalised and
+      gated, as a search's supernet has them; 'MODEL+METHOD' for what a method
+      derives from them. Each wants values of its own.
     tuned: whether what `experiments.tune` chose goes before the protocol.
   """
-  plain = model.removesuffix(GATED)
+  plain = model.split('+')[0]
   values = dict(_DEFAULT)
   protocol = dict(PROTOCOLS.get(data, {}))
   by_model = protocol.pop('models', {})
@@ -118,7 +119,8 @@ def known(data: str, model: str, tuned: bool = True) -> dict[str, Any]:
   path = TUNED / f'{pathlib.Path(data).stem}.json'
   if tuned and path.exists():
     chosen = json.loads(path.read_text('utf-8'))['chosen']
-    values.update(chosen.get(model, chosen.get(plain, {})))
+    nearest = [model, plain + GATED, plain] if model != plain else [plain]
+    values.update(next((chosen[m] for m in nearest if m in chosen), {}))
   return values
 
 
@@ -133,7 +135,8 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
   """
   values = config.to_dict()
   data, model = values['data']['name'], values['model']
-  main = model if values['method'] == 'base' else model + GATED
+  is_searched = values['method'] != 'base'
+  main = f'{model}+{values["method"]}' if is_searched else model
   known_values = known(data, main, values['tuned'])
   given = values['model_options']
   for key in ('dim', 'hidden', 'norm', 'dropout'):
@@ -146,17 +149,17 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
   values['base_options'] = _options(given, plain, values)
   train = values['train']
   values['train'] = _filled(train, known_values)
+  models = {'lr': 'lr', 'base': model, 'all': model + GATED, 'random': main}
   values['control_train'] = {
-    control: _filled(train, known(data, name, values['tuned']))
-    for control, name in (('lr', 'lr'), ('base', model))
-    if control in values.get('controls', ())
+    control: _filled(train, known(data, models[control], values['tuned']))
+    for control in values.get('controls', ())
+    if control in models
   }
   if 'search' in values:
-    searched = known_values.get('search', {})
+    supernet = known(data, model + GATED, values['tuned'])
+    searched = supernet.pop('search')
     search = _filled(values['search'], searched)
-    search['train'] = _filled(
-      _filled(search['train'], searched), values['train']
-    )
+    search['train'] = _filled(_filled(search['train'], searched), supernet)
     values['search'] = search
   return values
 

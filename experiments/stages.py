@@ -70,7 +70,7 @@ def run(
     architecture = base
     architecture.save(workdir)
   else:
-    found = _search(values, data, parallel, workdir)
+    found = search(values, data, parallel, workdir)
     seconds['search'] = found.info['seconds']
     if last == 'search':
       return
@@ -112,7 +112,13 @@ def _short(metrics):
   return f'AUC {metrics["auc"]:.5f}, logloss {metrics["logloss"]:.5f}'
 
 
-def _search(values, data, parallel, workdir):
+def search(
+  values: dict[str, Any],
+  data: data_lib.Dataset,
+  parallel: str,
+  workdir: pathlib.Path | None,
+) -> pipeline.Found:
+  """The search that a resolved config describes."""
   if values['method'] not in methods.METHODS:
     raise errors.ConfigError(
       f'No method {values["method"]!r}; the methods are: base, '

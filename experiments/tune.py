@@ -6,12 +6,15 @@ comparisons. The test split is never read. Each cell is written as it is done,
 to experiments/tuned/DATA.json, and is not trained again; configs read what is
 chosen there.
 
-  python -m experiments.tune --config=experiments/configs/base.py:frappe \
-    --models=fm,fm+gates,deepfm --data_dir=DIR
+  python -m experiments.tune --config=experiments/configs/autofis.py:frappe \
+    --models=lr,fm,fm+gates,fm+autofis --data_dir=DIR
 
-'fm+gates' is what AutoFIS selects from: all pairs, normalised and gated.
+'fm+gates' is what AutoFIS selects from: all pairs, normalised and gated;
+'fm+autofis' is what it derives (by one search, with the seed of the config).
 """
 
+import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -30,7 +33,7 @@ from jax_autorec import errors
 _CONFIG = config_flags.DEFINE_config_file(
   'config',
   'experiments/configs/base.py:planted',
-  'base.py:DATA; any value that the grid does not set as --config.KEY=VALUE.',
+  'METHOD.py:DATA; any value that the grid does not set as --config.KEY=VALUE.',
 )
 _DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'Where data sets lie.')
 _MODELS = flags.DEFINE_list('models', ['lr', 'fm', 'fm+gates'], 'Models.')
@@ -59,30 +62,46 @@ def _grid(model: str) -> list[dict[str, float]]:
   return [dict(zip(axes, cell)) for cell in itertools.product(*values)]
 
 
-def _train(model: str, cell: dict[str, float], config, data) -> dict[str, Any]:
-  """Trains one cell; returns it with its validation metrics."""
-  from jax_autorec import pipeline, spaces
+def _architecture(model, options, data, derived):
+  """What a name of `--models` stands for."""
+  from jax_autorec import spaces
   from jax_autorec.search import controls
+
+  plain, _, kind = model.partition('+')
+  if not kind:
+    return spaces.build(plain, data.schema, **options)
+  if kind == 'gates':
+    space = spaces.build(plain, data.schema, pairs='open', **options)
+    return controls.keep_all(space)
+  # The search is the costly part, and the grid does not touch it.
+  found = derived()
+  return dataclasses.replace(
+    spaces.build(plain, data.schema, **options),
+    interactions=found.interactions,
+  )
+
+
+def _train(model, cell, values, data, derived) -> dict[str, Any]:
+  """Trains one cell; returns it with its validation metrics."""
+  from jax_autorec import pipeline
   from jax_autorec.train import settings as train_settings
 
-  plain = model.removesuffix(settings_lib.GATED)
-  known = settings_lib.known(config['data']['name'], model, tuned=False)
-  known |= settings_lib.given(config['train']) | cell
+  known = settings_lib.known(values['data']['name'], model, tuned=False)
+  known |= settings_lib.given(values['train']) | cell
   options = {
     key: known[key]
     for key in ('dim', 'hidden', 'norm', 'dropout')
     if known.get(key) is not None and settings_lib.has(model, key)
   }
-  if model == plain:
-    architecture = spaces.build(plain, data.schema, **options)
-  else:
-    space = spaces.build(plain, data.schema, pairs='open', **options)
-    architecture = controls.keep_all(space)
   settings = train_settings.Settings(
-    **{key: known[key] for key in config['train'] if key in known}
+    **{key: known[key] for key in values['train'] if key in known}
   )
   trained = pipeline.retrain(
-    architecture, data, settings, seed=config['seed'], stage='tune'
+    _architecture(model, options, data, derived),
+    data,
+    settings,
+    seed=values['seed'],
+    stage='tune',
   )
   return cell | {
     'valid_auc': trained.valid['auc'],
@@ -116,19 +135,35 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.INFO)
   logging.get_absl_handler().addFilter(cli.Quiet())
   settings_lib.check_overrides(sys.argv[1:], _CONFIG.value)
-  config = _CONFIG.value.to_dict()
+  values = _CONFIG.value.to_dict()
+  for model in _MODELS.value:
+    plain, _, kind = model.partition('+')
+    ours = plain == values['model'] and kind == values['method']
+    if kind not in ('', 'gates') and not ours:
+      raise errors.ConfigError(
+        f'To tune {model!r}, give --config=experiments/configs/{kind}.py:DATA '
+        f'and --config.model={plain}.'
+      )
+  from experiments import stages
   from jax_autorec import data as data_lib
+  from jax_autorec import pipeline
 
-  options = dict(config['data'])
+  options = dict(values['data'])
   name, _ = options.pop('name'), options.pop('max_rows')
   if name.startswith('planted'):
-    options['seed'] = config['seed']
+    options['seed'] = values['seed']
   data = data_lib.load(name, _DATA_DIR.value, **options)
   default = settings_lib.TUNED / f'{pathlib.Path(name).stem}.json'
   path = pathlib.Path(_OUTPUT.value or default)
   result = _read(path)
   result['data'] = {'name': name, **options}
-  result['seed'] = config['seed']
+  result['seed'] = values['seed']
+
+  @functools.cache
+  def derived():
+    resolved = settings_lib.resolve(_CONFIG.value)
+    return pipeline.derive(stages.search(resolved, data, 'none', None))
+
   cells = [(model, cell) for model in _MODELS.value for cell in _grid(model)]
   todo = [
     (model, cell)
@@ -138,7 +173,7 @@ def main(argv: list[str]) -> None:
   logging.info('%d cells, %d of them done', len(cells), len(cells) - len(todo))
   start = time.monotonic()
   for i, (model, cell) in enumerate(todo, 1):
-    done = _train(model, cell, config, data)
+    done = _train(model, cell, values, data, derived)
     result['cells'].setdefault(model, []).append(done)
     best = max(result['cells'][model], key=lambda x: x['valid_auc'])
     result['chosen'][model] = {key: best[key] for key in cell}
