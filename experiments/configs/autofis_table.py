@@ -15,8 +15,8 @@ _ROWS = {
   'planted': {'fm': {'model': 'fm'}},
   'planted_hard': {'fm': {'model': 'fm'}},
   'frappe': {
-    'fm, draw 0': {'model': 'fm', 'data.draw': 0},
-    'deepfm, draw 0': {'model': 'deepfm', 'data.draw': 0},
+    'fm': {'model': 'fm', 'data.draw': 0},
+    'deepfm': {'model': 'deepfm', 'data.draw': 0},
   },
   'diabetes130': {'fm': {'model': 'fm'}, 'deepfm': {'model': 'deepfm'}},
 }
