@@ -71,6 +71,7 @@ def unique(slots: Array, ids: Array, capacity: int) -> tuple[Array, Unique]:
   places = jnp.arange(num_ids, dtype=jnp.int32)
   # A negative index would count from the end.
   ids = jnp.where((ids >= 0) & (ids < num_rows), ids, num_rows)
+  ids = ids.astype(jnp.int32)
   slots = slots.at[ids].set(places, mode='drop')
   representative = slots.at[ids].get(mode='fill', fill_value=num_ids)
   owns = representative == places
