@@ -29,6 +29,12 @@ def _arrays(labels, scores, weights):
   return labels[live], scores[live], weights[live]
 
 
+def _mean(values, weights):
+  if not len(values):
+    raise errors.DataError('No rows to measure, or all of weight 0.')
+  return np.average(values, weights=weights)
+
+
 def auc(labels: Array, scores: Array, weights: Array | None = None) -> float:
   """Area under the ROC curve; a tie counts half.
 
@@ -68,7 +74,7 @@ def logloss(
   """Mean binary cross-entropy in nats, from logits [R]."""
   labels, logits, weights = _arrays(labels, logits, weights)
   losses = np.logaddexp(0, logits) - labels * logits
-  return float(np.average(losses, weights=weights))
+  return float(_mean(losses, weights))
 
 
 def normalized_entropy(
@@ -80,7 +86,7 @@ def normalized_entropy(
   rows are of one class.
   """
   labels, logits, weights = _arrays(labels, logits, weights)
-  rate = np.average(labels, weights=weights)
+  rate = _mean(labels, weights)
   if rate in (0, 1):
     return float('nan')
   entropy = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
@@ -92,7 +98,7 @@ def calibration(
 ) -> float:
   """Mean predicted over mean observed rate; NaN without positives."""
   labels, logits, weights = _arrays(labels, logits, weights)
-  observed = np.average(labels, weights=weights)
+  observed = _mean(labels, weights)
   if observed == 0:
     return float('nan')
   predicted = 1 / (1 + np.exp(-np.clip(logits, -500, 500)))

@@ -24,7 +24,7 @@ INIT_STD = 1e-4  # The BARS protocol's.
 def _columns(
   architecture: arch_lib.Architecture, fields: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Id columns, row offsets and vocabularies of some fields, per column."""
+  """Of some fields: id columns [C]; row offsets and vocabularies [1, C]."""
   columns, offsets, sizes = [], [], []
   column, offset = 0, 0
   for plan in architecture.categorical:
@@ -34,7 +34,11 @@ def _columns(
       sizes += [plan.vocab_size] * plan.max_length
       offset += plan.vocab_size
     column += plan.max_length
-  return tuple(np.array(x, np.int32) for x in (columns, offsets, sizes))
+  return (
+    np.array(columns, np.int32),
+    np.array(offsets, np.int32)[None],
+    np.array(sizes, np.int32)[None],
+  )
 
 
 def spaces(architecture: arch_lib.Architecture) -> dict[str, str]:

@@ -1,0 +1,366 @@
+"""Models against a plain float64 implementation, and their invariants."""
+
+import dataclasses
+import itertools
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_autorec import schema as schema_lib
+from jax_autorec import spaces
+from jax_autorec.nn import embeddings
+from jax_autorec.nn import model as model_lib
+from jax_autorec.types import Batch
+
+_SCHEMA = schema_lib.Schema(
+  (
+    schema_lib.Field('user', vocab_size=9),
+    schema_lib.Field('price', 'numeric'),
+    schema_lib.Field('tags', vocab_size=7, max_length=3),
+    schema_lib.Field('item', vocab_size=5),
+    schema_lib.Field('age', 'numeric'),
+  )
+)
+_ROWS = 6
+
+
+def _batch(schema=_SCHEMA, seed=0):
+  rng = np.random.default_rng(seed)
+  columns = []
+  for field in schema.categorical:
+    ids = rng.integers(0, field.vocab_size, (_ROWS, field.max_length))
+    for row in range(_ROWS):
+      ids[row, rng.integers(1, field.max_length + 1) :] = -1
+    columns.append(ids)
+  num_numeric = len(schema.numeric)
+  missing = rng.random((_ROWS, num_numeric)) < 0.3
+  return Batch(
+    ids=np.concatenate(columns, 1).astype(np.int32),
+    numeric=np.where(missing, 0, rng.normal(size=(_ROWS, num_numeric))).astype(
+      np.float32
+    ),
+    missing=missing,
+    labels=(rng.random(_ROWS) < 0.5).astype(np.float32),
+    weights=np.ones(_ROWS, np.float32),
+    mask=np.ones(_ROWS, bool),
+  )
+
+
+def _random(tree, seed=1):
+  """Leaves away from special points; variances positive."""
+  leaves, structure = jax.tree.flatten_with_path(tree)
+  rng = np.random.default_rng(seed)
+  values = [
+    rng.uniform(0.5, 2, x.shape)
+    if 'var' in jax.tree_util.keystr(path)
+    else rng.normal(size=x.shape)
+    for path, x in leaves
+  ]
+  return jax.tree.unflatten(
+    structure, [jnp.asarray(v, jnp.float32) for v in values]
+  )
+
+
+def _model(architecture, batch):
+  model = model_lib.build(architecture)
+  variables = model.init(jax.random.key(0), batch)
+  return model, _random(variables)
+
+
+def _field_vectors(architecture, params, batch, view):
+  """[B, F, D] by loops over rows and fields."""
+  plans = architecture.categorical
+  dim = 1 if view == 'first_order' else architecture.dim
+  out = {f.name: np.zeros((_ROWS, dim)) for f in architecture.fields}
+  for table in architecture.tables:
+    if table.view != view:
+      continue
+    values = params[table.name]
+    offset = 0
+    for plan in plans:
+      if plan.name not in table.fields:
+        continue
+      start = sum(p.max_length for p in plans[: plans.index(plan)])
+      for row in range(_ROWS):
+        ids = batch.ids[row, start : start + plan.max_length]
+        ids = ids[ids >= 0]
+        vectors = values[ids + offset]
+        pooled = vectors.sum(0)
+        if plan.pooling == 'mean':
+          pooled = pooled / max(len(ids), 1)
+        out[plan.name][row, : table.dim] = pooled
+      offset += plan.vocab_size
+  for i, plan in enumerate(architecture.numeric):
+    name = f'{view}_numeric_dim_{dim}'
+    slope = params[name][i]
+    absent = params[f'{name}_missing'][i]
+    for row in range(_ROWS):
+      value = batch.numeric[row, i]
+      out[plan.name][row] = absent if batch.missing[row, i] else value * slope
+  return np.stack([out[f.name] for f in architecture.fields], 1)
+
+
+def _mlp(x, params, stats, head):
+  for i in range(len(head.hidden)):
+    layer = params[f'dense_{i}']
+    x = x @ layer['kernel'] + layer['bias']
+    if head.norm == 'batch':
+      norm, moments = params[f'norm_{i}'], stats[f'norm_{i}']
+      x = (x - moments['mean']) / np.sqrt(moments['var'] + 1e-5)
+      x = x * norm['scale'] + norm['bias']
+    if head.norm == 'layer':
+      norm = params[f'norm_{i}']
+      x = (x - x.mean(1, keepdims=True)) / np.sqrt(
+        x.var(1, keepdims=True) + 1e-5
+      )
+      x = x * norm['scale'] + norm['bias']
+    x = np.maximum(x, 0)
+  output = params['output']
+  return (x @ output['kernel'] + output['bias'])[:, 0]
+
+
+def _reference(architecture, variables, batch):
+  variables = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
+  params = variables['params']
+  stats = variables.get('batch_stats', {})
+  main = _field_vectors(architecture, params['embeddings'], batch, 'main')
+  logits = np.zeros(_ROWS)
+  inputs = [main.reshape(_ROWS, -1)]
+  index = architecture.field_index
+  for plan in architecture.interactions:
+    terms = getattr(
+      plan,
+      'terms',
+      itertools.combinations([f.name for f in architecture.fields], 2),
+    )
+    view = main
+    if getattr(plan, 'order', 2) == 3:
+      view = _field_vectors(architecture, params['embeddings'], batch, 'order3')
+    products = np.stack(
+      [
+        np.prod([view[:, index[n]] for n in term], axis=0).sum(1)
+        for term in terms
+      ],
+      1,
+    )
+    if getattr(plan, 'normalize', False):
+      moments = stats['interactions'][plan.name]['norm']
+      products = (products - moments['mean']) / np.sqrt(moments['var'] + 1e-3)
+      products = products * params['interactions'][plan.name]['gate']
+    if plan.to == 'head':
+      inputs.append(products)
+    else:
+      logits = logits + products.sum(1)
+  if architecture.head.first_order:
+    first = _field_vectors(
+      architecture, params['embeddings'], batch, 'first_order'
+    )
+    logits = logits + first.sum((1, 2))
+  if architecture.head.hidden:
+    logits = logits + _mlp(
+      np.concatenate(inputs, 1),
+      params['mlp'],
+      stats.get('mlp', {}),
+      architecture.head,
+    )
+  else:
+    logits = logits + params['bias']
+  return logits
+
+
+_PAIRS = [('user', 'item'), ('tags', 'price'), ('tags', 'age')]
+_TRIPLES = [('user', 'tags', 'age'), ('user', 'item', 'price')]
+_ARCHITECTURES = {
+  'fm': ('fm', {}),
+  'fm_some_pairs': ('fm', {'pairs': _PAIRS}),
+  'fm_order_3': ('fm', {'pairs': 'all', 'triples': _TRIPLES}),
+  'wide_deep': ('wide_deep', {'hidden': (8, 4)}),
+  'deepfm_layer_norm': ('deepfm', {'hidden': (8, 4), 'norm': 'layer'}),
+  'deepfm_all_pairs': ('deepfm', {'hidden': (8,), 'pairs': 'all'}),
+  'ipnn': ('ipnn', {'hidden': (8, 4)}),
+  'ipnn_some_pairs': ('ipnn', {'hidden': (8,), 'pairs': _PAIRS}),
+}
+
+
+class ModelTest(parameterized.TestCase):
+  @parameterized.named_parameters(
+    (name, *spec) for name, spec in _ARCHITECTURES.items()
+  )
+  def test_logits_against_float64_loops(self, name, options):
+    architecture = spaces.build(name, _SCHEMA, dim=4, **options)
+    batch = _batch()
+    model, variables = _model(architecture, batch)
+    got = model.apply(variables, batch)
+    np.testing.assert_allclose(
+      got, _reference(architecture, variables, batch), rtol=2e-5, atol=2e-5
+    )
+
+  def test_mean_pooling(self):
+    architecture = spaces.build('fm', _SCHEMA, dim=4)
+    fields = tuple(
+      dataclasses.replace(f, pooling='mean') for f in architecture.fields
+    )
+    architecture = dataclasses.replace(architecture, fields=fields)
+    batch = _batch()
+    model, variables = _model(architecture, batch)
+    np.testing.assert_allclose(
+      model.apply(variables, batch),
+      _reference(architecture, variables, batch),
+      rtol=2e-5,
+    )
+
+  def test_mixed_dimensions_by_zero_padding(self):
+    architecture = spaces.build('fm', _SCHEMA, dim=4)
+    fields = tuple(
+      dataclasses.replace(f, dim=dim)
+      for f, dim in zip(architecture.fields, (2, 4, 3, 4, 4))
+    )
+    architecture = dataclasses.replace(
+      architecture, fields=fields, projection='zero_pad'
+    )
+    batch = _batch()
+    model, variables = _model(architecture, batch)
+    self.assertCountEqual(
+      [t.dim for t in architecture.tables if t.view == 'main'], [2, 3, 4]
+    )
+    np.testing.assert_allclose(
+      model.apply(variables, batch),
+      _reference(architecture, variables, batch),
+      rtol=2e-5,
+    )
+
+  @parameterized.parameters('fm', 'deepfm', 'ipnn')
+  def test_gathered_rows_in_place_of_tables(self, name):
+    architecture = spaces.build(name, _SCHEMA, dim=4)
+    batch = _batch()
+    model, variables = _model(architecture, batch)
+    params = dict(variables['params'])
+    inner = dict(params['embeddings'])
+    tables = {t.name: inner.pop(t.name) for t in architecture.tables}
+    rows = embeddings.lookup(
+      tables, embeddings.flatten_ids(architecture, batch), architecture
+    )
+    params['embeddings'] = inner
+    got = model.apply({**variables, 'params': params}, batch, rows=rows)
+    np.testing.assert_array_equal(got, model.apply(variables, batch))
+
+  def test_derived_model_computes_kept_pairs_alone(self):
+    """Gates of pruned pairs at zero, or pairs left out: the same logits."""
+    batch = _batch()
+    full = spaces.build('fm', _SCHEMA, dim=4, pairs='all')
+    kept = spaces.build('fm', _SCHEMA, dim=4, pairs=_PAIRS)
+    model, variables = _model(full, batch)
+    places = [full.interactions[0].terms.index(p) for p in _PAIRS]
+    gate = np.zeros(10, np.float32)
+    gate[places] = [0.5, -1.0, 2.0]
+    params = {
+      **variables['params'],
+      'interactions': {'pairs': {'gate': jnp.asarray(gate)}},
+    }
+    norm = variables['batch_stats']['interactions']['pairs']['norm']
+    small = {
+      'params': {
+        **variables['params'],
+        'interactions': {'pairs': {'gate': jnp.asarray(gate[places])}},
+      },
+      'batch_stats': {
+        'interactions': {
+          'pairs': {'norm': {k: v[np.array(places)] for k, v in norm.items()}}
+        }
+      },
+    }
+    np.testing.assert_allclose(
+      model_lib.build(kept).apply(small, batch),
+      model.apply({**variables, 'params': params}, batch),
+      rtol=1e-4,
+      atol=1e-5,
+    )
+
+  def test_field_order_does_not_matter(self):
+    """Permuting fields, with their parameters, leaves FM's logits alone."""
+    order = [3, 1, 0, 4, 2]
+    fields = tuple(_SCHEMA.fields[i] for i in order)
+    permuted = schema_lib.Schema(fields)
+    batch = _batch()
+    columns = {'user': [0], 'tags': [1, 2, 3], 'item': [4]}
+    new_columns = [c for f in fields for c in columns.get(f.name, [])]
+    swapped = batch._replace(
+      ids=batch.ids[:, new_columns],
+      numeric=batch.numeric[:, ::1],
+      missing=batch.missing[:, ::1],
+    )
+    first = spaces.build('fm', _SCHEMA, dim=4)
+    second = spaces.build('fm', permuted, dim=4)
+    model, variables = _model(first, batch)
+    params = dict(variables['params']['embeddings'])
+    for table in first.tables:
+      rows, start = {}, 0
+      for plan in first.categorical:
+        rows[plan.name] = params[table.name][start : start + plan.vocab_size]
+        start += plan.vocab_size
+      params[table.name] = jnp.concatenate(
+        [rows[plan.name] for plan in second.categorical]
+      )
+    moved = {**variables['params'], 'embeddings': params}
+    np.testing.assert_allclose(
+      model_lib.build(second).apply({'params': moved}, swapped),
+      model.apply(variables, batch),
+      rtol=1e-5,
+    )
+
+  def test_pads_and_unknown_ids(self):
+    batch = _batch()
+    architecture = spaces.build('fm', _SCHEMA, dim=4)
+    model, variables = _model(architecture, batch)
+    beyond = batch._replace(ids=batch.ids.copy())
+    beyond.ids[:, 0] = 1_000_000
+    unknown = batch._replace(ids=batch.ids.copy())
+    unknown.ids[:, 0] = schema_lib.UNKNOWN_ID
+    np.testing.assert_array_equal(
+      model.apply(variables, beyond), model.apply(variables, unknown)
+    )
+
+
+# models.md, section 2: counts in the BARS logs; V = 5389, F = 10, d = 10 and
+# V = 90239, F = 3, d = 10.
+_COUNTS = {
+  'lr': (5_390, 90_240),
+  'fm': (59_280, 992_630),
+  'wide_deep': (423_280, 1_328_630),
+  'deepfm': (423_280, 1_328_630),
+  'ipnn': (433_491, 1_237_191),
+}
+
+
+class ParameterCountTest(parameterized.TestCase):
+  @parameterized.parameters(*_COUNTS)
+  def test_counts_of_the_benchmark(self, name):
+    for vocab, num_fields, expected in zip(
+      (5389, 90239), (10, 3), _COUNTS[name]
+    ):
+      sizes = [vocab // num_fields] * num_fields
+      sizes[0] += vocab - sum(sizes)
+      schema = schema_lib.Schema(
+        tuple(
+          schema_lib.Field(f'f{i}', vocab_size=size)
+          for i, size in enumerate(sizes)
+        )
+      )
+      architecture = spaces.build(name, schema)
+      model = model_lib.build(architecture)
+      batch = jax.eval_shape(
+        lambda s=schema: jax.tree.map(jnp.asarray, _batch(s))
+      )
+      shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+      count = sum(x.size for x in jax.tree.leaves(shapes['params']))
+      self.assertEqual(count, expected)
+      tables = sum(
+        shapes['params']['embeddings'][t.name].size for t in architecture.tables
+      )
+      self.assertEqual(architecture.embedding_params, tables)
+
+
+if __name__ == '__main__':
+  absltest.main()
