@@ -106,21 +106,25 @@ class Batches:
     if num_rows <= self._window:
       order = rng.permutation(num_rows)
     else:
-      blocks = self._block_rows(epoch)
-      first = window * self._window
-      order = rng.permutation(blocks[first : first + size])
+      order = rng.permutation(self._dealt(epoch, window * self._window, size))
     self._order_key, self._order = (epoch, window), order
     return order
 
-  def _block_rows(self, epoch: int) -> np.ndarray:
-    """All row numbers, block after block in the epoch's order of blocks."""
+  def _dealt(self, epoch: int, first: int, size: int) -> np.ndarray:
+    """Rows at places [first, first + size) of the epoch's order of blocks.
+
+    Memory grows with the window and the number of blocks, not of rows.
+    """
     num_rows = self._split.num_rows
     num_blocks = -(-num_rows // _BLOCK_ROWS)
     rng = np.random.default_rng((self._seed, epoch, 0))
     order = rng.permutation(num_blocks)
-    starts = order.astype(np.int64) * _BLOCK_ROWS
-    rows = (starts[:, None] + np.arange(_BLOCK_ROWS)).reshape(-1)
-    return rows[rows < num_rows]
+    # Only the last block is short; what comes after it moves up.
+    short = num_blocks * _BLOCK_ROWS - num_rows
+    end = (np.flatnonzero(order == num_blocks - 1)[0] + 1) * _BLOCK_ROWS - short
+    place = np.arange(first, first + size)
+    place = np.where(place >= end, place + short, place)
+    return order[place // _BLOCK_ROWS] * _BLOCK_ROWS + place % _BLOCK_ROWS
 
   def batch(self, epoch: int, step: int) -> Batch:
     """One batch of numpy arrays, padded to `batch_size` and masked."""
