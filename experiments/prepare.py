@@ -4,10 +4,9 @@ python -m experiments.prepare --dataset=criteo --source=FILE --data_dir=DIR
 python -m experiments.prepare --infer=FILE
 """
 
-import sys
 import time
 
-from absl import flags, logging
+from absl import flags
 
 from experiments import cli
 from jax_autorec import errors
@@ -31,34 +30,6 @@ _INFER = flags.DEFINE_string(
 )
 
 
-class _Bar:
-  """Rows per second and time left: a bar, or a line every ten seconds."""
-
-  def __init__(self):
-    self._start = self._last = time.monotonic()
-    self._bar = None
-    if sys.stderr.isatty():
-      import tqdm
-
-      self._bar = tqdm.tqdm(unit='B', unit_scale=True, desc='prepare')
-
-  def __call__(self, rows, done, total):
-    now = time.monotonic()
-    rate = rows / max(now - self._start, 1e-9)
-    if self._bar is not None:
-      self._bar.total = total
-      self._bar.set_postfix_str(f'{rate:,.0f} rows/s')
-      self._bar.update(done - self._bar.n)
-    elif now - self._last > 10:
-      self._last = now
-      left = (now - self._start) * (total / max(done, 1) - 1)
-      logging.info('%d rows, %.0f rows/s, ETA %.0f s', rows, rate, left)
-
-  def close(self):
-    if self._bar is not None:
-      self._bar.close()
-
-
 def main(argv: list[str]) -> None:
   """Prepares, or infers."""
   del argv
@@ -68,16 +39,14 @@ def main(argv: list[str]) -> None:
     return
   if not _DATASET.value:
     raise errors.ConfigError('Give --dataset=NAME or --infer=FILE.')
-  bar, start = _Bar(), time.monotonic()
+  start = time.monotonic()
   options = {'source': _SOURCE.value} if _SOURCE.value else {}
   data = datasets.load(
     _DATASET.value,
     _DATA_DIR.value,
     bad_rows=_BAD_ROWS.value,
-    progress=bar,
     **options,
   )
-  bar.close()
   seconds = time.monotonic() - start
   print(
     f'{data.name}: {data.train.num_rows} train, {data.valid.num_rows} valid, '

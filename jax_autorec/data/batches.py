@@ -12,10 +12,19 @@ _BLOCK_ROWS = 1024
 class Batches:
   """Random access to the batches of a split.
 
-  Every row comes once per epoch, in an order of its own in each. Rows are
-  shuffled in two stages, so that a split larger than memory is still read in
-  runs: blocks of rows are dealt at random into windows, and rows at random
-  within a window. A split no larger than a window is permuted outright.
+  Every row comes once per epoch, in an order of its own in each. A split no
+  larger than a window is permuted outright: any order is equally likely. In a
+  larger one blocks of 1024 neighbouring rows are dealt at random into windows,
+  and rows permuted within each: it is read in runs, and memory holds the
+  order of one window and of the blocks (8 bytes per row of a window, 1/128
+  byte per row of the split). Two rows of a block then always share a window;
+  all else is as random as a permutation.
+
+  The order follows from (seed, epoch) alone, by NumPy's PCG64: blocks from the
+  seed (seed, epoch, 0), window w from (seed, epoch, w + 1). Step s takes the
+  places from s * batch_size * process_count on, each process a run of
+  batch_size of them. So (seed, epoch, step) say what a batch holds, and
+  training resumes at any step without any state of the reader.
 
   Attributes:
     batch_size: rows per batch, of this process.
@@ -67,6 +76,8 @@ class Batches:
     self._window = window_rows // _BLOCK_ROWS * _BLOCK_ROWS
     self._order_key: tuple[int, int] | None = None
     self._order = np.zeros(0, np.int64)
+    self._blocks_key: int | None = None
+    self._blocks = np.zeros(0, np.int64)
     per_step = batch_size * process_count
     self.steps_per_epoch = -(-split.num_rows // per_step)
 
@@ -111,20 +122,19 @@ class Batches:
     return order
 
   def _dealt(self, epoch: int, first: int, size: int) -> np.ndarray:
-    """Rows at places [first, first + size) of the epoch's order of blocks.
-
-    Memory grows with the window and the number of blocks, not of rows.
-    """
+    """Row numbers at some places when the epoch's blocks lie in their order."""
     num_rows = self._split.num_rows
     num_blocks = -(-num_rows // _BLOCK_ROWS)
-    rng = np.random.default_rng((self._seed, epoch, 0))
-    order = rng.permutation(num_blocks)
-    # Only the last block is short; what comes after it moves up.
+    if self._blocks_key != epoch:
+      rng = np.random.default_rng((self._seed, epoch, 0))
+      self._blocks_key, self._blocks = epoch, rng.permutation(num_blocks)
+    places = np.arange(first, first + size)
+    # The last block may be short; what lies behind it moves up.
     short = num_blocks * _BLOCK_ROWS - num_rows
-    end = (np.flatnonzero(order == num_blocks - 1)[0] + 1) * _BLOCK_ROWS - short
-    place = np.arange(first, first + size)
-    place = np.where(place >= end, place + short, place)
-    return order[place // _BLOCK_ROWS] * _BLOCK_ROWS + place % _BLOCK_ROWS
+    last = int(np.flatnonzero(self._blocks == num_blocks - 1)[0])
+    places[places >= (last + 1) * _BLOCK_ROWS - short] += short
+    starts = self._blocks[places // _BLOCK_ROWS] * _BLOCK_ROWS
+    return starts + places % _BLOCK_ROWS
 
   def batch(self, epoch: int, step: int) -> Batch:
     """One batch of numpy arrays, padded to `batch_size` and masked."""

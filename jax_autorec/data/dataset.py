@@ -71,6 +71,8 @@ class Dataset:
     frequencies: field name -> int64 [vocab_size], train counts per id.
     counts: rows 'read', 'kept' and 'quarantined', over all splits.
     fingerprint: identifies the raw input and the settings of the encoding.
+    directory: of the store that it lies in, for `store.read_encoder`; None for
+      what is in memory alone.
     truth: what a generator knows: 'test' -> Bayes-optimal 'auc', 'logloss';
       'pairs' -> the planted pairs, by name. Empty for real data.
   """
@@ -83,6 +85,7 @@ class Dataset:
   frequencies: Mapping[str, np.ndarray]
   counts: Mapping[str, int]
   fingerprint: str = ''
+  directory: str | None = None
   truth: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def head(self, num_rows: int) -> 'Dataset':

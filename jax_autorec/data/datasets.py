@@ -11,6 +11,7 @@ from absl import logging
 from jax_autorec import errors
 from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.data import ingest, planted
+from jax_autorec.data import progress as progress_lib
 from jax_autorec.data import source as source_lib
 
 Column = source_lib.Column
@@ -375,7 +376,8 @@ def load(
     data_dir: where raw data lies. Encoded sets go to `.jax_autorec` in it, or,
       where it cannot be written, to a cache directory (JAX_AUTOREC_CACHE).
     bad_rows: 'raise' or 'quarantine' (see `ingest.prepare`).
-    progress: called with rows, bytes and bytes in all.
+    progress: see `ingest.Progress`; None shows a bar where a person watches,
+      and logs a line every ten seconds otherwise.
     **options: of the data set, see its function here.
 
   Raises:
@@ -387,6 +389,12 @@ def load(
   root = store_root(
     os.path.dirname(name) or '.' if name.endswith('.toml') else data_dir
   )
-  data = ingest.load(source, root, bad_rows=bad_rows, progress=progress)
+  shown = progress_lib.Progress(source.name)
+  try:
+    data = ingest.load(
+      source, root, bad_rows=bad_rows, progress=progress or shown
+    )
+  finally:
+    shown.close()
   logging.info('%s: encoded rows are in %s', source.name, root)
   return data

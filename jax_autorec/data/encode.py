@@ -10,108 +10,40 @@ import pyarrow.compute as pc
 
 from jax_autorec import errors
 from jax_autorec import schema as schema_lib
+from jax_autorec.data import readers
 from jax_autorec.data import source as source_lib
+from jax_autorec.data import vocabulary as vocabulary_lib
+from jax_autorec.data.vocabulary import MISSING, PAD
 
-MISSING, PAD = -1, -2  # Provisional codes of what is no value.
-
-
-class Interner:
-  """Gives every distinct value of a column a provisional code, as they come.
-
-  Its memory grows with the number of distinct values alone: about 150 bytes
-  for a short text.
-  """
-
-  def __init__(self):
-    self._codes: dict[Any, int] = {}
-
-  def __len__(self) -> int:
-    return len(self._codes)
-
-  def codes(self, column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """Codes int32 [R] of a block's column; `MISSING` for nulls."""
-    if isinstance(column, pa.ChunkedArray):
-      column = column.combine_chunks()
-    encoded = column.dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-      encoded = encoded.combine_chunks()
-    known = self._codes
-    table = np.fromiter(
-      (known.setdefault(v, len(known)) for v in encoded.dictionary.to_pylist()),
-      np.int32,
-      len(encoded.dictionary),
-    )
-    places = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
-    # Place -1 reads the last entry: the code of a missing cell.
-    return np.append(table, np.int32(MISSING))[places]
-
-  def values(self) -> list[str]:
-    """Values as text, in order of their codes."""
-    return [str(value) for value in self._codes]
+MISSING_BIN = np.iinfo(np.int64).min
+_LAST_BIN = 2.0**62
 
 
-def split_cells(column: pa.ChunkedArray, spec: source_lib.Column) -> np.ndarray:
-  """Where the values of multi-valued cells go: (flat values, [R, L] places).
+def split_cells(
+  column: pa.ChunkedArray, spec: source_lib.Column
+) -> tuple[pa.Array, np.ndarray]:
+  """Where the values of multi-valued cells go.
+
+  Args:
+    column: texts to be split at the column's separator, or lists.
+    spec: the column.
 
   Returns:
-    The flat values as an Arrow array; int64 [R, L], places in them, `PAD` for
-    no value and `MISSING` in the first column of an empty cell.
+    The flat values; int64 [R, max_length], places in them, `PAD` for no value
+    and `MISSING` in the first column of an empty cell.
   """
-  lists = pc.split_pattern(column.combine_chunks(), spec.separator)
-  lists = (
-    lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
-  )
-  lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-  starts = np.cumsum(lengths) - lengths
+  if isinstance(column, pa.ChunkedArray):
+    column = column.combine_chunks()
+  if spec.separator is not None:
+    column = pc.split_pattern(column, spec.separator)
+  lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+  starts = np.cumsum(lengths, dtype=np.int64) - lengths
   slots = np.arange(spec.max_length)
   places = np.where(
     slots < lengths[:, None], starts[:, None] + slots, np.int64(PAD)
   )
   places[lengths == 0, 0] = MISSING
-  return lists.flatten(), places
-
-
-@dataclasses.dataclass(frozen=True)
-class Vocabulary:
-  """The ids of one categorical field.
-
-  Attributes:
-    values: raw values by id, from the first value id on.
-    frequencies: int64 [vocab_size], train counts; reserved ids first.
-  """
-
-  values: tuple[str, ...]
-  frequencies: np.ndarray
-
-  @property
-  def size(self) -> int:
-    return schema_lib.FIRST_VALUE_ID + len(self.values)
-
-
-def fit_vocabulary(
-  values: list[str], counts: np.ndarray, num_missing: int, min_count: int
-) -> tuple[Vocabulary, np.ndarray]:
-  """Ids by falling train count; equal counts by value.
-
-  Args:
-    values: distinct values by provisional code.
-    counts: int64, how often the train split has each.
-    num_missing: empty cells of the train split.
-    min_count: rarer values are unknown; values the train split lacks always.
-
-  Returns:
-    The vocabulary; int32, provisional code -> id, with two more entries at the
-    end that `PAD` and `MISSING` read as negative places.
-  """
-  first = schema_lib.FIRST_VALUE_ID
-  kept = np.flatnonzero(counts >= max(min_count, 1))
-  order = sorted(kept.tolist(), key=lambda code: (-counts[code], values[code]))
-  ids = np.full(len(values) + 2, schema_lib.UNKNOWN_ID, np.int32)
-  ids[order] = np.arange(first, first + len(order), dtype=np.int32)
-  ids[PAD], ids[MISSING] = -1, schema_lib.MISSING_ID
-  unknown = int(counts.sum() - counts[kept].sum())
-  frequencies = np.r_[[num_missing, unknown], counts[order]].astype(np.int64)
-  return Vocabulary(tuple(values[c] for c in order), frequencies), ids
+  return column.flatten(), places
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,14 +73,17 @@ class NumericMap:
     return ((values - self.center) / self.scale).astype(np.float32)
 
   def bins(self, values: np.ndarray) -> np.ndarray:
-    """Bin numbers int64; `MISSING` for NaN."""
-    live = np.where(np.isnan(values), 0, values).astype(np.float64)
+    """Bin numbers int64; `MISSING_BIN` for NaN."""
+    missing = np.isnan(values)
+    live = np.where(missing, 0, values).astype(np.float64)
     if self.kind == 'log_square':
-      with np.errstate(invalid='ignore', divide='ignore'):
-        found = np.where(live > 2, np.floor(np.log(live) ** 2), np.trunc(live))
+      large = live > 2
+      live[large] = np.floor(np.log(live[large]) ** 2)
+      found = np.clip(np.trunc(live), -_LAST_BIN, _LAST_BIN).astype(np.int64)
     else:
       found = np.searchsorted(self.edges, live, side='right')
-    return np.where(np.isnan(values), MISSING, found).astype(np.int64)
+    found[missing] = MISSING_BIN
+    return found
 
 
 def fit_numeric(spec: source_lib.Column, sample: np.ndarray) -> NumericMap:
@@ -193,84 +128,55 @@ class Encoder:
 
   source: source_lib.Source
   schema: schema_lib.Schema
-  vocabularies: Mapping[str, Vocabulary]
+  vocabularies: Mapping[str, vocabulary_lib.Vocabulary]
   numeric: Mapping[str, NumericMap]
 
-  def encode(
-    self, arrays: Mapping[str, Any]
-  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Raw columns of new rows -> ids, numeric, missing (see `Batch`).
+  def encode(self, rows: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Raw rows -> ids, numeric, missing (see `types.Batch`).
 
     A value that the train split lacks gets the unknown id.
 
     Args:
-      arrays: column -> [R] raw values; the label is not needed.
+      rows: a dict of arrays or a DataFrame with the columns of the source; the
+        label is not needed, others are ignored. What a source derives from
+        other columns (Avazu's weekday, say) must be there derived.
 
     Raises:
-      DataError: for a missing column, unequal lengths or a non-number.
+      DataError: for a missing column, unequal lengths or a cell that is no
+        number; names column and row.
     """
-    names = [column.name for column in self.source.columns]
-    absent = [name for name in names if name not in arrays]
-    if absent:
-      raise errors.DataError(
-        f'Rows to encode lack columns {absent}; expected {names}.'
-      )
-    lengths = {name: len(arrays[name]) for name in names}
-    if len(set(lengths.values())) > 1:
-      raise errors.DataError(f'Columns of unequal length: {lengths}.')
-    ids, numeric = [], []
-    for column in self.source.columns:
-      raw = arrays[column.name]
+    table, bad = readers.from_arrays(self.source, rows, labelled=False)
+    if bad:
+      raise errors.DataError(str(bad[0]))
+    return self.encode_table(table)
+
+  def encode_table(
+    self, table: pa.Table
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same for a table of typed columns, as readers make them."""
+    by_name = {column.name: column for column in self.source.columns}
+    ids = [np.zeros((len(table), 0), np.int32)]
+    for field in self.schema.categorical:
+      column, values = by_name[field.name], table[field.name]
+      vocabulary = self.vocabularies[field.name]
       if column.kind == 'numeric':
-        values = _numbers(column, raw)
-        if column.encoded_kind == 'numeric':
-          numeric.append(self.numeric[column.name].scaled(values))
-          continue
-        bins = self.numeric[column.name].bins(values)
-        texts = [None if b == MISSING else str(b) for b in bins]
-      else:
-        texts = [_text(value, self.source, column) for value in raw]
-      ids.append(self._ids(column, texts))
-    count = next(iter(lengths.values()))
-    ids = np.concatenate(ids, 1) if ids else np.zeros((count, 0), np.int32)
-    if not numeric:
-      return ids, np.zeros((count, 0), np.float32), np.zeros((count, 0), bool)
-    stacked = np.stack(numeric, 1)
-    return ids, np.nan_to_num(stacked, nan=0.0), np.isnan(stacked)
-
-  def _ids(self, column, texts):
-    vocabulary = self.vocabularies[column.name]
-    places = {
-      value: schema_lib.FIRST_VALUE_ID + i
-      for i, value in enumerate(vocabulary.values)
-    }
-    out = np.full((len(texts), column.max_length), -1, np.int32)
-    for row, text in enumerate(texts):
-      if text is None:
-        out[row, 0] = schema_lib.MISSING_ID
+        bins = self.numeric[field.name].bins(values.to_numpy())
+        values = bin_texts(bins)
+      if column.max_length == 1:
+        ids.append(vocabulary.ids(values)[:, None])
         continue
-      cells = text.split(column.separator) if column.separator else [text]
-      for slot, cell in enumerate(cells[: column.max_length]):
-        out[row, slot] = places.get(cell, schema_lib.UNKNOWN_ID)
-    return out
+      flat, places = split_cells(values, column)
+      reserved = np.array([-1, schema_lib.MISSING_ID], np.int32)
+      ids.append(np.append(vocabulary.ids(flat), reserved)[places])
+    numeric = np.zeros((len(table), len(self.schema.numeric)), np.float32)
+    for i, field in enumerate(self.schema.numeric):
+      values = table[field.name].to_numpy()
+      numeric[:, i] = self.numeric[field.name].scaled(values)
+    missing = np.isnan(numeric)
+    return np.concatenate(ids, 1), np.where(missing, 0, numeric), missing
 
 
-def _text(value, source, column):
-  """A raw cell as text; None where it is empty and has no default."""
-  empty = value is None or (isinstance(value, float) and np.isnan(value))
-  text = None if empty else str(value)
-  if text is None or text in source.missing:
-    return None if column.default is None else str(column.default)
-  return text
-
-
-def _numbers(column, raw):
-  default = np.nan if column.default is None else float(column.default)
-  try:
-    return np.array(
-      [default if v is None or v == '' else float(v) for v in raw], np.float64
-    )
-  except (TypeError, ValueError) as error:
-    raise errors.DataError(
-      f'Column {column.name!r}: {error}; expected numbers.'
-    ) from error
+def bin_texts(bins: np.ndarray) -> pa.Array:
+  """Bin numbers as a vocabulary has them; null for `MISSING_BIN`."""
+  known = pa.array(bins, pa.int64(), mask=bins == MISSING_BIN)
+  return pc.cast(known, pa.string())

@@ -1,12 +1,12 @@
-"""From raw files to an encoded store, in one pass over the text.
+"""From raw rows to an encoded store, in one pass over the text.
 
 Rows are first written with provisional codes; once all are read, splits are
 settled, ids fitted on the train split, and the codes rewritten. Text is parsed
-once, and no step holds the rows in memory (a split by time holds 16 bytes per
-row, for the sort).
+once. Memory holds the distinct values and a few blocks, never all rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 import hashlib
 import json
 import os
@@ -17,18 +17,35 @@ from typing import Any
 from absl import logging
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jax_autorec import errors
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.data import encode, readers, store, transforms
 from jax_autorec.data import source as source_lib
+from jax_autorec.data import vocabulary as vocabulary_lib
 
-Progress = Callable[[int, int, int], None]  # rows, bytes, bytes in all.
+Progress = Callable[[float, float], None]
+"""Called with rows done, and the share of all the work that is done.
+
+Every row is gone over twice, so a row that is only read counts in part.
+"""
 
 _SPLITS = ('train', 'valid', 'test')
-_ROWS = 2**18  # Rows per rewriting step.
+_NONE = 255  # No split.
+_ROWS = 2**17  # Rows per step after reading.
 _SAMPLE = 10**6  # Rows that numeric maps are fitted on, at most.
+_READING = 0.6  # Share of the work, about.
+
+
+def ahead(items: Iterator[Any]) -> Iterator[Any]:
+  """The same items (none of them None), the next one made in a thread."""
+  with futures.ThreadPoolExecutor(1) as pool:
+    following = pool.submit(next, items, None)
+    while (item := following.result()) is not None:
+      following = pool.submit(next, items, None)
+      yield item
 
 
 class _Provisional:
@@ -38,8 +55,10 @@ class _Provisional:
     self.source = source
     self.categorical = [c for c in source.columns if c.kind == 'categorical']
     self.numeric = [c for c in source.columns if c.kind == 'numeric']
-    self.interners = {c.name: encode.Interner() for c in self.categorical}
-    self.groups = encode.Interner()
+    self.interners = {
+      c.name: vocabulary_lib.Interner() for c in self.categorical
+    }
+    self.groups = vocabulary_lib.Interner()
     self.rows = 0
     self._widths = {
       'codes': ('<i4', sum(c.max_length for c in self.categorical)),
@@ -50,18 +69,23 @@ class _Provisional:
     for name, dtype in (('weight', '<f4'), ('group', '<i4'), ('time', '<f8')):
       if getattr(source, name):
         self._widths[name] = dtype, 1
-    self._directory = directory
+    self.directory = directory
     self._files = {name: open(directory / name, 'wb') for name in self._widths}
 
   def append(self, table: pa.Table, part: int) -> None:
     """Adds a block's rows; `part` says which files they come from."""
     source, count = self.source, len(table)
-    codes = [self._codes(column, table) for column in self.categorical]
+    codes = np.empty((count, self._widths['codes'][1]), np.int32)
+    place = 0
+    for column in self.categorical:
+      slots = slice(place, place := place + column.max_length)
+      codes[:, slots] = self._codes(column, table)
+    numeric = np.empty((count, len(self.numeric)), np.float32)
+    for i, column in enumerate(self.numeric):
+      numeric[:, i] = table[column.name].to_numpy()
     columns = {
-      'codes': np.concatenate(codes, 1) if codes else np.zeros((count, 0)),
-      'numeric': np.stack([table[c.name].to_numpy() for c in self.numeric], 1)
-      if self.numeric
-      else np.zeros((count, 0)),
+      'codes': codes,
+      'numeric': numeric,
       'labels': _labels(source, table),
       'parts': np.full(count, part),
     }
@@ -72,34 +96,48 @@ class _Provisional:
     if source.group:
       columns['group'] = self.groups.codes(table[source.group])
     for name, values in columns.items():
-      values = np.ascontiguousarray(values, self._widths[name][0])
-      values.tofile(self._files[name])
+      self._write(name, values)
     self.rows += count
+
+  def _write(self, name, values):
+    np.ascontiguousarray(values, self._widths[name][0]).tofile(
+      self._files[name]
+    )
 
   def _codes(self, column, table):
     interner, values = self.interners[column.name], table[column.name]
-    if column.separator is None:
+    if column.max_length == 1:
       return interner.codes(values)[:, None]
     flat, places = encode.split_cells(values, column)
     codes = interner.codes(flat)
-    codes = np.append(codes, np.array([encode.PAD, encode.MISSING], np.int32))
-    return codes[places]
+    reserved = [vocabulary_lib.PAD, vocabulary_lib.MISSING]
+    return np.append(codes, np.array(reserved, np.int32))[places]
 
-  def open(self) -> dict[str, np.ndarray]:
-    """The files as memory-mapped arrays, [rows, width] or [rows]."""
-    arrays = {}
-    for name, (dtype, width) in self._widths.items():
-      self._files[name].close()
-      shape = (self.rows, width)
-      if 0 in shape:
-        arrays[name] = np.zeros(shape, dtype)
-      else:
-        arrays[name] = np.memmap(
-          self._directory / name, dtype, 'r', shape=shape
+  def add_column(self, name: str, values: Iterable[np.ndarray]) -> None:
+    """Writes one byte for every row, chunk by chunk."""
+    self._widths[name] = '|u1', 1
+    with open(self.directory / name, 'wb') as file:
+      for chunk in values:
+        np.ascontiguousarray(chunk, np.uint8).tofile(file)
+
+  def chunks(self, *names: str) -> Iterator[dict[str, np.ndarray]]:
+    """Runs of rows as arrays [rows, width], or [rows] of single values."""
+    names = names or tuple(self._widths)
+    for start in range(0, self.rows, _ROWS):
+      count = min(_ROWS, self.rows - start)
+      chunk = {}
+      for name in names:
+        dtype, width = self._widths[name]
+        # Read, not mapped: what is mapped counts as this process's memory.
+        values = np.fromfile(
+          self.directory / name,
+          dtype,
+          count * width,
+          offset=start * width * np.dtype(dtype).itemsize,
         )
-      if name not in ('codes', 'numeric'):
-        arrays[name] = arrays[name][:, 0]
-    return arrays
+        is_table = name in ('codes', 'numeric')
+        chunk[name] = values.reshape(count, width) if is_table else values
+      yield chunk
 
   def close(self) -> None:
     for file in self._files.values():
@@ -112,9 +150,9 @@ class _Provisional:
 def _labels(source, table):
   label = table[source.label]
   if source.label_positive is not None:
-    return np.isin(
-      np.array(label.to_pylist(), object).astype(str), source.label_positive
-    )
+    texts = pc.cast(label, pa.string())
+    positive = pa.array(source.label_positive, pa.string())
+    return pc.is_in(texts, value_set=positive).to_numpy()
   values = label.to_numpy()
   if source.label_threshold is not None:
     return values >= source.label_threshold
@@ -135,7 +173,7 @@ def prepare(
     root: directory of stores.
     bad_rows: 'raise' stops at the first; 'quarantine' keeps them out, writes
       them to quarantine.jsonl in the store and counts them.
-    progress: called with rows, bytes and bytes in all after each block.
+    progress: see `Progress`.
 
   Returns:
     The store's directory.
@@ -144,14 +182,11 @@ def prepare(
     DataError: for bad rows, missing, empty or damaged files, a damaged store
       or a disk that cannot be written.
   """
-  if bad_rows not in ('raise', 'quarantine'):
-    raise errors.DataError(
-      f'bad_rows is {bad_rows!r}; expected "raise" or "quarantine".'
-    )
-  settings = json.dumps(
-    [source.settings(), bad_rows, store.VERSION], sort_keys=True, default=str
-  )
-  digest = hashlib.sha256(settings.encode()).hexdigest()
+  digest = hashlib.sha256(
+    json.dumps(
+      [source.settings(), bad_rows, store.VERSION], sort_keys=True
+    ).encode()
+  ).hexdigest()
   target = pathlib.Path(root) / f'{source.name}-{digest[:12]}'
   paths = _paths(source)
   manifest = store.read_manifest(target)
@@ -159,40 +194,71 @@ def prepare(
     if _same_inputs(manifest['inputs'], paths):
       return target
     logging.info('%s: the raw data has changed, encoding it anew.', source.name)
+  before = [os.stat(path) for path in paths]
+
+  def finish():
+    inputs = [_identity(path) for path in paths]
+    for path, then, now in zip(paths, before, inputs):
+      if (then.st_size, then.st_mtime_ns) != (now['bytes'], now['modified']):
+        raise errors.DataError(f'{path} has changed while it was read.')
+    hashes = [digest, *(entry['sha256'] for entry in inputs)]
+    fingerprint = hashlib.sha256(''.join(hashes).encode()).hexdigest()
+    return {'inputs': inputs, 'fingerprint': fingerprint}
+
+  build(source, _file_blocks(source), target, bad_rows, progress, finish)
+  return target
+
+
+def build(
+  source: source_lib.Source,
+  blocks: Iterator[tuple[str, readers.Block, float]],
+  target: pathlib.Path,
+  bad_rows: str,
+  progress: Progress | None = None,
+  finish: Callable[[], dict[str, Any]] = dict,
+) -> None:
+  """Encodes blocks of rows into a store, whole or not at all.
+
+  Args:
+    source: what the columns hold.
+    blocks: the split that the rows belong to ('all' for none), the rows, and
+      the share of all rows that have come with them.
+    target: the store's directory.
+    bad_rows: see `prepare`.
+    progress: see `Progress`.
+    finish: makes further entries of the manifest, once all rows are read.
+
+  Raises:
+    DataError: for bad rows, splits without rows, or a disk that cannot be
+      written; nothing is left behind then.
+  """
+  if bad_rows not in ('raise', 'quarantine'):
+    raise errors.DataError(
+      f'bad_rows is {bad_rows!r}; expected "raise" or "quarantine".'
+    )
   writer = store.Writer(target)
   scratch = writer.directory / 'provisional'
+  report = progress or (lambda rows, share: None)
   try:
     scratch.mkdir()
     rows = _Provisional(scratch, source)
     try:
-      counts = _read_all(source, rows, writer.directory, bad_rows, progress)
+      counts = _read_all(source, blocks, rows, writer, bad_rows, report)
+      encoder = _rewrite(source, rows, writer, report)
     finally:
       rows.close()
-    encoder = _rewrite(source, rows, writer)
     shutil.rmtree(scratch)
-    inputs = {path: _identity(path) for path in paths}
-    hashes = sorted(entry['sha256'] for entry in inputs.values())
-    fingerprint = hashlib.sha256(''.join([digest, *hashes]).encode())
-    writer.finish(
-      {
-        'name': source.name,
-        'fingerprint': fingerprint.hexdigest(),
-        'inputs': inputs,
-        'counts': counts,
-        'settings': json.loads(settings)[0],
-      },
-      encoder,
-    )
+    settings = {'counts': counts, 'source': source.settings()}
+    writer.finish({'name': source.name, **settings, **finish()}, encoder)
   except OSError as error:
     writer.abandon()
     raise errors.DataError(
       f'Cannot write {target}: {error.strerror or error}. Free some space or '
-      'give another --data_dir; nothing was left behind.'
+      'give another directory; nothing was left behind.'
     ) from error
   except BaseException:
     writer.abandon()
     raise
-  return target
 
 
 def load(
@@ -218,19 +284,19 @@ def _identity(path: str) -> dict[str, Any]:
       digest.update(data)
   stat = os.stat(path)
   return {
+    'path': path,
     'bytes': stat.st_size,
     'modified': stat.st_mtime_ns,
     'sha256': digest.hexdigest(),
   }
 
 
-def _same_inputs(known: dict[str, Any], paths: list[str]) -> bool:
+def _same_inputs(known: list[dict[str, Any]], paths: list[str]) -> bool:
   """Whether files are those that were encoded: by time stamp, or content."""
-  by_name = {os.path.basename(path): entry for path, entry in known.items()}
-  if sorted(by_name) != sorted({os.path.basename(path) for path in paths}):
+  if len(known) != len(paths):
     return False
-  for path in paths:
-    entry, stat = by_name[os.path.basename(path)], os.stat(path)
+  for path, entry in zip(paths, known):
+    stat = os.stat(path)
     if entry['bytes'] != stat.st_size:
       return False
     if entry['modified'] != stat.st_mtime_ns:
@@ -239,43 +305,54 @@ def _same_inputs(known: dict[str, Any], paths: list[str]) -> bool:
   return True
 
 
-def _read_all(source, rows, directory, bad_rows, progress):
-  """Reads every file; returns how many rows were read, kept, quarantined."""
-  total = sum(
-    os.path.getsize(path) for found in source.files.values() for path in found
-  )
+def _file_blocks(source):
+  """Blocks of all files, with the share of bytes that are read."""
+  sizes = {
+    path: os.path.getsize(path)
+    for found in source.files.values()
+    for path in found
+  }
+  total, done = max(sum(sizes.values()), 1), 0
   derive = transforms.make(source) if source.derive else None
-  done_bytes = quarantined = read = 0
+  for split, found in source.files.items():
+    for path in found:
+      for block in readers.read(source, path, derive=derive):
+        yield split, block, (done + block.bytes_read) / total
+      done += sizes[path]
+
+
+def _read_all(source, blocks, rows, writer, bad_rows, report):
+  """Reads every block; returns how many rows were read, kept, quarantined."""
+  quarantined = read = 0
   quarantine = None
   try:
-    for split, found in source.files.items():
-      part = ('all', *_SPLITS).index(split)
-      for path in found:
-        for block in readers.read(source, path, derive=derive):
-          if block.bad and bad_rows == 'raise':
-            raise errors.DataError(
-              f'{block.bad[0]} (bad_rows="quarantine" keeps such rows out.)'
-            )
-          if block.bad:
-            if quarantine is None:
-              quarantine = open(
-                directory / 'quarantine.jsonl', 'w', encoding='utf-8'
-              )
-            for bad in block.bad:
-              line = {
-                'file': os.path.basename(bad.path),
-                'line': bad.line,
-                'reason': bad.reason,
-                'text': bad.text,
-              }
-              quarantine.write(json.dumps(line) + '\n')
-          read += len(block.table) + len(block.bad)
-          quarantined += len(block.bad)
-          if len(block.table):
-            rows.append(block.table, part)
-          if progress:
-            progress(read, done_bytes + block.bytes_read, total)
-        done_bytes += os.path.getsize(path)
+    for split, block, share in ahead(blocks):
+      if block.bad and bad_rows == 'raise':
+        raise errors.DataError(
+          f'{block.bad[0]} (bad_rows="quarantine" keeps such rows out.)'
+        )
+      if block.bad and source.rows:
+        raise errors.DataError(
+          f'{block.bad[0]} ({source.name} is split by row numbers, which would '
+          'not hold without this row.)'
+        )
+      if block.bad and quarantine is None:
+        quarantine = open(
+          writer.directory / 'quarantine.jsonl', 'w', encoding='utf-8'
+        )
+      for bad in block.bad:
+        line = {
+          'file': os.path.basename(bad.path),
+          'line': bad.line,
+          'reason': bad.reason,
+          'text': bad.text,
+        }
+        quarantine.write(json.dumps(line) + '\n')
+      read += len(block.table) + len(block.bad)
+      quarantined += len(block.bad)
+      if len(block.table):
+        rows.append(block.table, ('all', *_SPLITS).index(split))
+      report(read * _READING, share * _READING)
   finally:
     if quarantine is not None:
       quarantine.close()
@@ -290,185 +367,277 @@ def _read_all(source, rows, directory, bad_rows, progress):
   return {'read': read, 'kept': rows.rows, 'quarantined': quarantined}
 
 
-def _settle_splits(source, arrays) -> tuple[np.ndarray, np.ndarray | None]:
-  """Split number of every row; the order to write rows in, if not their own."""
-  parts = arrays['parts']
-  splits = np.where(parts == 0, 0, parts - 1).astype(np.uint8)
-  rule = source.split
+def _splits(source, rows) -> Iterator[np.ndarray]:
+  """Split numbers of all rows, chunk by chunk."""
+  rule, is_whole = source.split, 'all' in source.files
   rng = np.random.default_rng(rule.seed)
-  order = None
-  if 'all' in source.files and source.rows:
-    splits[:] = 255
-    for split, path in source.rows.items():
-      numbers = _row_numbers(path, len(splits))
-      splits[numbers] = _SPLITS.index(split)
-    if (splits == 255).any():
-      raise errors.DataError(
-        f'{source.name}: {int((splits == 255).sum())} rows are in no split.'
-      )
-  elif 'all' in source.files and rule.kind == 'time':
-    order = np.argsort(arrays['time'], kind='stable')
-    train = round(len(order) * (1 - rule.valid - rule.test))
-    valid = round(len(order) * (1 - rule.test))
-    splits[order[train:valid]] = 1
-    splits[order[valid:]] = 2
-  elif 'all' in source.files:
-    for start in range(0, len(splits), _ROWS):
-      drawn = rng.random(len(splits[start : start + _ROWS]))
-      chosen = np.where(drawn < rule.valid, 1, 0)
-      chosen[drawn >= 1 - rule.test] = 2
-      splits[start : start + _ROWS] = chosen
-  if 'valid' not in source.files and not (splits == 1).any():
-    train = np.flatnonzero(splits == 0)
-    drawn = rng.random(len(train)) < rule.valid
-    splits[train[drawn]] = 1
-  for number, split in enumerate(_SPLITS):
-    if not (splits == number).any():
-      raise errors.DataError(f'{source.name}: the {split} split has no rows.')
-  return splits, order
-
-
-def _row_numbers(path, total):
-  import gzip
-
-  opener = gzip.open if path.endswith('.gz') else open
-  try:
-    with opener(path, 'rt') as file:
-      numbers = np.loadtxt(file, np.int64, ndmin=1)
-  except ValueError as error:
-    raise errors.DataError(f'{path}: {error}; expected row numbers.') from error
-  if len(numbers) and not 0 <= numbers.min() <= numbers.max() < total:
-    raise errors.DataError(f'{path} names rows beyond the {total} that exist.')
-  return numbers
-
-
-def _rewrite(source, rows, writer) -> encode.Encoder:
-  """Fits on the train split and writes the final files."""
-  arrays = rows.open()
-  splits, order = _settle_splits(source, arrays)
-  train_rows = np.flatnonzero(splits == 0)
-  vocabularies, maps, widths = {}, {}, []
-  place = 0
-  for column in rows.categorical:
-    interner = rows.interners[column.name]
-    counts = np.zeros(len(interner), np.int64)
-    missing = 0
-    slots = slice(place, place + column.max_length)
-    for start in range(0, len(train_rows), _ROWS):
-      codes = arrays['codes'][train_rows[start : start + _ROWS], slots]
-      missing += int((codes == encode.MISSING).sum())
-      counts += np.bincount(codes[codes >= 0], minlength=len(counts))
-    min_count = column.min_count or source.min_count
-    vocabularies[column.name], ids = encode.fit_vocabulary(
-      interner.values(), counts, missing, min_count
-    )
-    widths.append((slots, ids))
-    place += column.max_length
-  step = -(-len(train_rows) // _SAMPLE)
-  sample = arrays['numeric'][train_rows[::step]]
-  numeric, binned = {}, []
-  for i, column in enumerate(rows.numeric):
-    numeric[column.name] = encode.fit_numeric(column, sample[:, i])
-    if column.encoded_kind == 'categorical':
-      vocabulary, first, ids = _fit_bins(
-        numeric[column.name],
-        arrays['numeric'][:, i],
-        train_rows,
-        column.min_count or source.min_count,
-      )
-      vocabularies[column.name] = vocabulary
-      binned.append((i, numeric[column.name], first, ids))
+  has_valid = 'valid' in (source.rows or source.files)
+  if is_whole and source.rows:
+    named = _named_rows(source, rows)
+  elif is_whole and rule.kind == 'time':
+    ranks = [rows.rows * (1 - rule.valid - rule.test)]
+    ranks.append(rows.rows * (1 - rule.test))
+    bounds = [_Boundary(rows, round(rank)) for rank in ranks]
+  start = 0
+  for chunk in rows.chunks('parts', *(['time'] if source.time else [])):
+    count = len(chunk['parts'])
+    if not is_whole:
+      splits = chunk['parts'] - 1
+    elif source.rows:
+      splits = np.array(named[start : start + count])
+    elif rule.kind == 'time':
+      splits = sum(bound.is_beyond(chunk['time']) for bound in bounds)
     else:
-      maps[i] = numeric[column.name]
-  encoder = encode.Encoder(
-    source, _schema(source, vocabularies), vocabularies, numeric
-  )
-  # Ids lie in the order of the schema's categorical fields.
-  names = [c.name for c in rows.categorical]
-  names += [rows.numeric[i].name for i, *_ in binned]
-  makers = [
-    *(
-      lambda chunk, s=s, ids=ids: ids[chunk['codes'][:, s]] for s, ids in widths
-    ),
-    *(
-      lambda chunk, i=i, m=m, first=first, ids=ids: _bin_ids(
-        m.bins(chunk['numeric'][:, i]), first, ids
-      )[:, None]
-      for i, m, first, ids in binned
-    ),
-  ]
-  by_name = dict(zip(names, makers))
-  fields = [by_name[field.name] for field in encoder.schema.categorical]
-  for start in range(0, rows.rows, _ROWS):
-    where = slice(start, start + _ROWS)
-    taken = where if order is None else order[where]
-    chunk = {name: np.asarray(array[taken]) for name, array in arrays.items()}
-    ids = [make(chunk) for make in fields]
-    scaled = [m.scaled(chunk['numeric'][:, i]) for i, m in maps.items()]
-    count = len(chunk['labels'])
-    numbers = (
-      np.stack(scaled, 1) if scaled else np.zeros((count, 0), np.float32)
-    )
-    final = {
-      'ids': np.concatenate(ids, 1) if ids else np.zeros((count, 0), np.int32),
-      'numeric': np.nan_to_num(numbers, nan=0.0),
-      'missing': np.isnan(numbers),
-      'labels': chunk['labels'],
-      'weights': chunk.get('weight'),
-      'groups': chunk.get('group'),
-      'times': chunk.get('time'),
-    }
-    for number, split in enumerate(_SPLITS):
-      live = splits[taken] == number
-      if live.any():
-        writer.append(
-          split,
-          **{k: v if v is None else v[live] for k, v in final.items()},
+      drawn = rng.random(count)
+      splits = np.where(drawn < rule.valid, 1, 0)
+      splits[drawn >= 1 - rule.test] = 2
+    if not has_valid and (source.rows or not is_whole):
+      train = np.flatnonzero(splits == 0)
+      splits[train[rng.random(len(train)) < rule.valid]] = 1
+    start += count
+    yield splits
+
+
+class _Boundary:
+  """Parts rows after those of a rank by time; equal times by their order."""
+
+  def __init__(self, rows: _Provisional, rank: int):
+    # The time of that rank, found 16 bits at a time.
+    low, self._left = np.uint64(0), rank
+    for shift in (48, 32, 16, 0):
+      counts = np.zeros(2**16 + 1, np.int64)
+      for chunk in rows.chunks('time'):
+        keys = _ordered_bits(chunk['time']) - low
+        digits = np.minimum(keys >> np.uint64(shift), np.uint64(2**16))
+        # What lies below has wrapped around to the top.
+        counts += np.bincount(digits.astype(np.int64), minlength=2**16 + 1)
+      ends = np.cumsum(counts[:-1])
+      digit = int(np.searchsorted(ends, self._left, side='right'))
+      digit = min(digit, 2**16 - 1)
+      self._left -= int(ends[digit] - counts[digit])
+      low += np.uint64(digit << shift)
+    self._key = low
+
+  def is_beyond(self, times: np.ndarray) -> np.ndarray:
+    """0 or 1 for each of the next rows, in their order."""
+    keys = _ordered_bits(times)
+    beyond = keys > self._key
+    ties = np.flatnonzero(keys == self._key)
+    beyond[ties[self._left :]] = True
+    self._left -= min(self._left, len(ties))
+    return beyond.astype(np.uint8)
+
+
+def _ordered_bits(times):
+  """Float64 as uint64 in the same order."""
+  bits = (times + 0.0).view(np.int64)  # No negative zero.
+  bits = bits ^ ((bits >> 63) & np.int64(2**63 - 1))
+  return bits.view(np.uint64) ^ np.uint64(2**63)
+
+
+def _named_rows(source, rows):
+  """Split numbers by the files of row numbers, on disk."""
+  named = np.memmap(rows.directory / 'named', np.uint8, 'w+', shape=rows.rows)
+  named[:] = _NONE
+  for split, path in source.rows.items():
+    for data in readers.text_blocks(path):
+      try:
+        numbers = np.array(data.split(), np.int64)
+      except ValueError as error:
+        raise errors.DataError(f'{path}: {error}; expected row numbers.') from (
+          error
         )
-  return encoder
+      if numbers.min() < 0 or numbers.max() >= rows.rows:
+        raise errors.DataError(
+          f'{path} names rows beyond the {rows.rows} that exist.'
+        )
+      named[numbers] = _SPLITS.index(split)
+  lost = sum(
+    int((named[start : start + _ROWS] == _NONE).sum())
+    for start in range(0, rows.rows, _ROWS)
+  )
+  if lost:
+    raise errors.DataError(f'{source.name}: {lost} rows are in no split.')
+  return named
 
 
-def _schema(source, vocabularies) -> schema_lib.Schema:
-  return schema_lib.Schema(
-    tuple(
+def _count(counts: np.ndarray, codes: np.ndarray) -> None:
+  """Adds how often each code stands in `codes` [...]."""
+  codes = codes[codes >= 0]
+  if len(counts) < 4 * len(codes):
+    counts += np.bincount(codes, minlength=len(counts))
+  else:
+    np.add.at(counts, codes, 1)
+
+
+class _Fit:
+  """Vocabularies and numeric maps, fitted on the train split."""
+
+  def __init__(self, source: source_lib.Source, rows: _Provisional):
+    train = np.zeros(3, np.int64)
+    for chunk in rows.chunks('splits'):
+      train += np.bincount(chunk['splits'], minlength=3)
+    for number, split in enumerate(_SPLITS):
+      if not train[number]:
+        raise errors.DataError(f'{source.name}: the {split} split has no rows.')
+    self._source, self._rows = source, rows
+    self.vocabularies: dict[str, vocabulary_lib.Vocabulary] = {}
+    self.numeric: dict[str, encode.NumericMap] = {}
+    # Column -> ids by provisional code, or by place among the sorted bins.
+    self.ids: dict[str, np.ndarray] = {}
+    self.bins: dict[str, np.ndarray] = {}
+    step = -(-int(train[0]) // _SAMPLE)
+    self._fit_numeric(self._count_codes(step))
+    self._fit_bins()
+
+  def slots(self) -> Iterator[tuple[source_lib.Column, slice]]:
+    """Categorical columns and where their codes lie."""
+    place = 0
+    for column in self._rows.categorical:
+      yield column, slice(place, place := place + column.max_length)
+
+  def _count_codes(self, step):
+    """Fits vocabularies of texts; every `step`-th train row of numbers."""
+    rows = self._rows
+    counts = {
+      name: np.zeros(len(interner), np.int64)
+      for name, interner in rows.interners.items()
+    }
+    missing = dict.fromkeys(counts, 0)
+    samples, seen = [], 0
+    for chunk in rows.chunks('codes', 'numeric', 'splits'):
+      train = np.flatnonzero(chunk['splits'] == 0)
+      codes = chunk['codes'][train]
+      for column, slots in self.slots():
+        found = codes[:, slots]
+        missing[column.name] += int((found == vocabulary_lib.MISSING).sum())
+        _count(counts[column.name], found)
+      samples.append(chunk['numeric'][train[-seen % step :: step]])
+      seen += len(train)
+    for column, _ in self.slots():
+      self._fit_vocabulary(
+        column,
+        # Not needed any more: the largest part of all memory.
+        rows.interners.pop(column.name).values(),
+        counts.pop(column.name),
+        missing[column.name],
+      )
+    return np.concatenate(samples)
+
+  def _fit_vocabulary(self, column, values, counts, missing):
+    vocabulary, self.ids[column.name] = vocabulary_lib.fit_vocabulary(
+      values, counts, missing, column.min_count or self._source.min_count
+    )
+    self.vocabularies[column.name] = vocabulary
+
+  def _fit_numeric(self, sample):
+    for i, column in enumerate(self._rows.numeric):
+      self.numeric[column.name] = encode.fit_numeric(column, sample[:, i])
+
+  def _fit_bins(self):
+    binned = [
+      (i, column)
+      for i, column in enumerate(self._rows.numeric)
+      if column.encoded_kind == 'categorical'
+    ]
+    counts = {column.name: {} for _, column in binned}
+    for chunk in self._rows.chunks('numeric', 'splits') if binned else ():
+      train = chunk['numeric'][chunk['splits'] == 0]
+      for i, column in binned:
+        bins = self.numeric[column.name].bins(train[:, i])
+        known = counts[column.name]
+        for value, count in zip(*map(list, np.unique_counts(bins))):
+          known[value] = known.get(value, 0) + int(count)
+    for _, column in binned:
+      known = counts[column.name]
+      missing = known.pop(encode.MISSING_BIN, 0)
+      bins = np.array(sorted(known), np.int64)
+      self._fit_vocabulary(
+        column,
+        pc.cast(encode.bin_texts(bins), pa.large_string()),
+        np.array([known[b] for b in bins], np.int64),
+        missing,
+      )
+      self.bins[column.name] = bins
+
+  def bin_ids(self, name: str, values: np.ndarray) -> np.ndarray:
+    """Ids int32 [R] of the bins that raw values fall into."""
+    found, bins = self.numeric[name].bins(values), self.bins[name]
+    ids = np.full(len(values), schema_lib.UNKNOWN_ID, np.int32)
+    if len(bins):
+      places = np.minimum(np.searchsorted(bins, found), len(bins) - 1)
+      known = bins[places] == found
+      ids[known] = self.ids[name][places[known]]
+    ids[found == encode.MISSING_BIN] = schema_lib.MISSING_ID
+    return ids
+
+  def schema(self) -> schema_lib.Schema:
+    """The schema with its vocabulary sizes."""
+    source = self._source
+    fields = tuple(
       schema_lib.Field(
         column.name,
         column.encoded_kind,
-        vocabularies[column.name].size
+        self.vocabularies[column.name].size
         if column.encoded_kind == 'categorical'
         else 0,
         column.max_length,
         column.default,
       )
       for column in source.columns
-    ),
-    source.label,
-    source.weight,
-    source.group,
-    source.time,
-  )
+    )
+    return schema_lib.Schema(
+      fields, source.label, source.weight, source.group, source.time
+    )
 
 
-def _fit_bins(numeric_map, values, train_rows, min_count):
-  """Vocabulary of bins; the lowest bin; bin - lowest -> id."""
-  lowest, highest = 0, 0
-  for start in range(0, len(values), _ROWS):
-    bins = numeric_map.bins(np.asarray(values[start : start + _ROWS]))
-    live = bins[~np.isnan(values[start : start + _ROWS])]
-    if len(live):
-      lowest, highest = min(lowest, live.min()), max(highest, live.max())
-  counts = np.zeros(highest - lowest + 1, np.int64)
-  missing = 0
-  for start in range(0, len(train_rows), _ROWS):
-    chunk = np.asarray(values[train_rows[start : start + _ROWS]])
-    bins = numeric_map.bins(chunk)
-    live = ~np.isnan(chunk)
-    missing += int((~live).sum())
-    counts += np.bincount(bins[live] - lowest, minlength=len(counts))
-  texts = [str(lowest + i) for i in range(len(counts))]
-  vocabulary, ids = encode.fit_vocabulary(texts, counts, missing, min_count)
-  return vocabulary, lowest, ids
+def _rewrite(source, rows, writer, report) -> encode.Encoder:
+  """Fits on the train split and writes the final files."""
+  rows.close()
+  rows.add_column('splits', _splits(source, rows))
+  fit = _Fit(source, rows)
+  encoder = encode.Encoder(source, fit.schema(), fit.vocabularies, fit.numeric)
+  done = 0
+  for splits, columns in ahead(_encoded(rows, fit, encoder.schema)):
+    for number, split in enumerate(_SPLITS):
+      live = np.flatnonzero(splits == number)
+      if len(live):
+        writer.append(split, **{k: v[live] for k, v in columns.items()})
+    done += len(splits)
+    share = _READING + (1 - _READING) * done / rows.rows
+    report(rows.rows * share, share)
+  return encoder
 
 
-def _bin_ids(bins, lowest, ids):
-  return ids[bins - lowest]
+def _encoded(rows, fit, schema):
+  """Split numbers and final columns, chunk by chunk."""
+  slots = {column.name: slots for column, slots in fit.slots()}
+  places = {column.name: i for i, column in enumerate(rows.numeric)}
+  for chunk in rows.chunks():
+    count = len(chunk['labels'])
+    ids = np.empty((count, schema.num_id_columns), np.int32)
+    place = 0
+    for field in schema.categorical:
+      where = slice(place, place := place + field.max_length)
+      if field.name in slots:
+        codes = chunk['codes'][:, slots[field.name]]
+        ids[:, where] = fit.ids[field.name][codes]
+      else:
+        values = chunk['numeric'][:, places[field.name]]
+        ids[:, place - 1] = fit.bin_ids(field.name, values)
+    numeric = np.empty((count, len(schema.numeric)), np.float32)
+    for i, field in enumerate(schema.numeric):
+      values = chunk['numeric'][:, places[field.name]]
+      numeric[:, i] = fit.numeric[field.name].scaled(values)
+    missing = np.isnan(numeric)
+    numeric[missing] = 0
+    columns = {
+      'ids': ids,
+      'numeric': numeric,
+      'missing': missing,
+      'labels': chunk['labels'],
+    }
+    for name in ('weight', 'group', 'time'):
+      if name in chunk:
+        columns[f'{name}s'] = chunk[name]
+    yield chunk['splits'], columns

@@ -5,12 +5,13 @@ is parsed whole by Arrow; only where that fails are its lines looked at one by
 one, to name the bad ones or to keep them out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import csv
 import dataclasses
 import gzip
 import io
 import os
+from typing import Any
 import zlib
 
 import numpy as np
@@ -31,19 +32,22 @@ class BadRow:
 
   Attributes:
     path: its file.
-    line: 1-based line, header included (row, in a Parquet file).
+    line: 1-based line, header included; 1-based row of a Parquet file, 0-based
+      row of a table in memory.
     reason: column and what was expected.
     text: the raw line.
+    unit: 'line' or 'row'.
   """
 
   path: str
   line: int
   reason: str
   text: str
+  unit: str = 'line'
 
   def __str__(self) -> str:
     shown = self.text if len(self.text) <= 80 else self.text[:77] + '...'
-    return f'{self.path}, line {self.line}: {self.reason} Got: {shown!r}'
+    return f'{self.path}, {self.unit} {self.line}: {self.reason} Got: {shown!r}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,23 +143,69 @@ def text_blocks(path: str, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
     yield data
 
 
+@dataclasses.dataclass(frozen=True)
+class _Parsed:
+  """A block's rows before their values are checked.
+
+  Attributes:
+    table: the rows.
+    lines: line of each row.
+    text: row -> the raw row.
+    bad: lines that are no rows.
+    position: bytes of the file read so far.
+    wrong: column -> bool [R], cells that are not the number they should be.
+  """
+
+  table: pa.Table
+  lines: np.ndarray
+  text: Callable[[int], str]
+  bad: list[BadRow]
+  position: int
+  wrong: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+def _used_names(source: source_lib.Source, labelled: bool = True) -> set[str]:
+  used = {column.name for column in source.columns}
+  if labelled:
+    used |= {source.label, source.weight, source.group, source.time} - {None}
+  return used
+
+
+def _numeric_names(
+  source: source_lib.Source, labelled: bool = True
+) -> set[str]:
+  names = {c.name for c in source.columns if c.kind == 'numeric'}
+  if labelled:
+    names |= {source.time, source.weight} - {None}
+    if source.label_positive is None:
+      names.add(source.label)
+  return names
+
+
 class _Lines:
   """How the lines of one source become columns."""
 
   def __init__(self, source: source_lib.Source, names: list[str], path: str):
     self.source, self.names, self.path = source, names, path
-    numeric = {c.name for c in source.columns if c.kind == 'numeric'}
-    numeric |= {source.time, source.weight}
-    if source.label_positive is None:
-      numeric.add(source.label)
-    used = {column.name for column in source.columns}
-    used |= {source.label, source.weight, source.group, source.time}
-    self.numeric = [n for n in names if n in numeric]
-    self.integer = []
-    if source.format in ('libsvm', 'libffm'):
-      self.integer = [c.name for c in source.columns]
     # A derived column is made of others, which must be read for it.
-    self.used = names if source.derive else [n for n in names if n in used]
+    used = names if source.derive else _used_names(source)
+    self.used = [name for name in names if name in used]
+    numeric = _numeric_names(source)
+    self.numeric = [name for name in self.used if name in numeric]
+    self.is_sparse = source.format in ('libsvm', 'libffm')
+    self.integer = [c.name for c in source.columns if self.is_sparse]
+    self.types = dict.fromkeys(self.used, pa.string())
+    if not source.strip:
+      self.types |= dict.fromkeys(self.numeric, pa.float64())
+    self.types |= dict.fromkeys(self.integer, pa.int64())
+    if not (source.derive or source.strip or self.is_sparse):
+      # Arrow finds a block's distinct values as it parses, in its threads.
+      encoded = pa.dictionary(pa.int32(), pa.string())
+      self.types |= {
+        c.name: encoded
+        for c in source.columns
+        if c.kind == 'categorical' and c.separator is None
+      }
 
   def parse(self, data: bytes) -> pa.Table:
     """A block of good lines.
@@ -165,18 +215,17 @@ class _Lines:
     """
     source = self.source
     delimiter = source.delimiter
-    if source.format != 'delimited':
+    if self.is_sparse:
+      # Values are not read: a field is there, or it is not.
+      ones = data.count(b':1 ') + data.count(b':1\n')
+      if ones != data.count(b'\n') * len(source.columns):
+        raise pa.ArrowInvalid('A value is not 1.')
       data = data.replace(b':', b' ')
       delimiter = ' '
     elif len(delimiter) > 1:
       data = data.replace(delimiter.encode(), b'\x1f')
       delimiter = '\x1f'
-    types = dict.fromkeys(self.used, pa.string())
-    types |= dict.fromkeys(self.integer, pa.int64())
-    types |= {n: pa.float64() for n in self.numeric if n in self.used}
-    if source.strip:
-      types = dict.fromkeys(self.used, pa.string())
-    table = pa_csv.read_csv(
+    return pa_csv.read_csv(
       pa.BufferReader(data),
       read_options=pa_csv.ReadOptions(
         column_names=self.names,
@@ -189,31 +238,13 @@ class _Lines:
         quote_char='"' if source.quoted and delimiter != ' ' else False,
       ),
       convert_options=pa_csv.ConvertOptions(
-        column_types=types,
+        column_types=self.types,
         include_columns=self.used,
         null_values=list(source.missing),
         strings_can_be_null=True,
         quoted_strings_can_be_null=True,
       ),
     )
-    if source.strip:
-      table = self._strip(table)
-    return table
-
-  def _strip(self, table):
-    missing = pa.array(list(self.source.missing), pa.string())
-    columns = []
-    for name in table.column_names:
-      column = pc.utf8_trim_whitespace(table[name])
-      column = pc.if_else(
-        pc.is_in(column, value_set=missing),
-        pa.scalar(None, pa.string()),
-        column,
-      )
-      if name in self.numeric:
-        column = pc.cast(column, pa.float64())
-      columns.append(column)
-    return pa.table(columns, names=table.column_names)
 
   def reason(self, line: str) -> str | None:
     """Why a line is bad, or None where it can be parsed."""
@@ -230,12 +261,15 @@ class _Lines:
     for name, cell in zip(self.names, cells):
       if source.strip:
         cell = cell.strip()
-      if cell in source.missing or name not in self.used:
+      unread = name not in self.used and not name.startswith('#value:')
+      if cell in source.missing or unread:
         continue
       if name in self.numeric and not _is_number(cell):
         return f'column {name!r} is {cell!r}; expected a number.'
       if name in self.integer and not _is_integer(cell):
         return f'column {name!r} is {cell!r}; expected an integer.'
+      if name.startswith('#value:') and cell != '1':
+        return f'the value of {name[7:]!r} is {cell!r}; expected 1.'
     return None
 
 
@@ -251,53 +285,60 @@ def _is_integer(cell: str) -> bool:
   return cell.lstrip('-').isdigit() and abs(int(cell)) < 2**63
 
 
-def _check_rows(
-  source: source_lib.Source, table: pa.Table
-) -> tuple[np.ndarray, Callable[[int], str]]:
-  """Which parsed rows are bad by value, and why a given one is."""
-  checks = []
+def _checked(
+  source: source_lib.Source,
+  table: pa.Table,
+  labelled: bool = True,
+  wrong: Mapping[str, np.ndarray] | None = None,
+) -> tuple[pa.Table, list[tuple[int, str]]]:
+  """The rows whose values are as they should be; the others, with why."""
+  checks = [(name, bad, 'a number') for name, bad in (wrong or {}).items()]
 
   def add(name, bad, expected):
     bad = np.asarray(bad)
     if bad.any():
       checks.append((name, bad, expected))
 
-  label = table[source.label]
-  if source.label_positive is None:
-    values = label.to_numpy()
-    if source.label_threshold is None:
-      add(source.label, ~((values == 0) | (values == 1)), 'a label, 0 or 1')
+  if labelled:
+    label = table[source.label]
+    if source.label_positive is not None:
+      add(source.label, label.is_null(), 'a label')
+    elif source.label_threshold is not None:
+      add(source.label, ~np.isfinite(label.to_numpy()), 'a number')
     else:
-      add(source.label, ~np.isfinite(values), 'a number')
-  else:
-    add(source.label, label.is_null(), 'a label')
+      values = label.to_numpy()
+      add(source.label, ~((values == 0) | (values == 1)), 'a label, 0 or 1')
+    if source.weight is not None:
+      values = table[source.weight].to_numpy()
+      add(
+        source.weight, ~(np.isfinite(values) & (values > 0)), 'a weight above 0'
+      )
+    if source.time is not None:
+      add(source.time, ~np.isfinite(table[source.time].to_numpy()), 'a time')
   for column in source.columns:
     if column.kind == 'numeric':
       values = table[column.name].to_numpy()
       add(column.name, np.isinf(values), 'a finite number')
-    elif pa.types.is_integer(table[column.name].type):
+    elif source.format in ('libsvm', 'libffm'):
       values = table[column.name].to_numpy()
       outside = ~((values >= 0) & (values <= _INT32_MAX))
       add(column.name, outside, f'an id from 0 to {_INT32_MAX}')
-  if source.weight is not None:
-    values = table[source.weight].to_numpy()
-    good = np.isfinite(values) & (values > 0)
-    add(source.weight, ~good, 'a weight above 0')
-  if source.time is not None:
-    add(source.time, ~np.isfinite(table[source.time].to_numpy()), 'a time')
   bad = np.zeros(len(table), bool)
   for _, found, _ in checks:
     bad |= found
-
-  def reason(row):
-    for name, found, expected in checks:
-      if found[row]:
-        value = table[name][row].as_py()
-        shown = 'empty' if value is None else repr(value)
-        return f'column {name!r} is {shown}; expected {expected}.'
-    raise AssertionError('A row that is not bad has no reason.')
-
-  return bad, reason
+  reasons = []
+  for row in np.flatnonzero(bad):
+    name, _, expected = next(check for check in checks if check[1][row])
+    value = table[name][row].as_py()
+    # A cell that is no number was emptied to go on: the raw row shows it.
+    if wrong and name in wrong:
+      shown = 'no number'
+    else:
+      shown = 'empty' if value is None else repr(value)
+    reasons.append(
+      (int(row), f'column {name!r} is {shown}; expected {expected}.')
+    )
+  return table.filter(pa.array(~bad)) if reasons else table, reasons
 
 
 def read(
@@ -323,21 +364,20 @@ def read(
     blocks = _read_parquet(source, path)
   else:
     blocks = _read_text(source, path, block_bytes)
-  empty = True
-  for table, lines, texts, bad, position in blocks:
+  empty, unit = True, 'row' if source.format == 'parquet' else 'line'
+  for block in blocks:
     empty = False
-    if derive is not None and len(table):
-      table = derive(table)
-    table = _fill_defaults(source, table)
+    table, bad = block.table, block.bad
     if len(table):
-      wrong, reason = _check_rows(source, table)
-      if wrong.any():
-        bad = bad + [
-          BadRow(path, int(lines[row]), reason(row), texts(row))
-          for row in np.flatnonzero(wrong)
-        ]
-        table = table.filter(pa.array(~wrong))
-    yield Block(table, sorted(bad, key=lambda row: row.line), position)
+      if derive is not None:
+        table = derive(table)
+      table = _fill_defaults(source, table)
+      table, reasons = _checked(source, table, wrong=block.wrong)
+      bad = bad + [
+        BadRow(path, int(block.lines[row]), reason, block.text(row), unit)
+        for row, reason in reasons
+      ]
+    yield Block(table, sorted(bad, key=lambda row: row.line), block.position)
   if empty:
     raise errors.DataError(f'{path} is empty.')
 
@@ -386,14 +426,10 @@ def _header(source, path, head):
   return [name.strip() for name in names]
 
 
-def _check_names(source, path, names):
-  if source.derive:
-    return
-  wanted = [column.name for column in source.columns]
-  wanted += [
-    n for n in (source.label, source.weight, source.group, source.time) if n
-  ]
-  for name in wanted:
+def _check_names(source, path, names, labelled=True):
+  if source.derive and labelled:
+    return  # Derived columns are not there yet.
+  for name in sorted(_used_names(source, labelled)):
     if name not in names:
       raise errors.DataError(
         f'{path} has no column {name!r}; its columns are: '
@@ -401,17 +437,19 @@ def _check_names(source, path, names):
       )
 
 
-def _parse_block(lines_lib, data, first, position):
-  """(table, line of each row, text of a row, bad rows, position)."""
+def _parse_block(lines_lib, data, first, position) -> _Parsed:
+  if lines_lib.is_sparse:
+    data = data.replace(b' \n', b'\n')  # As some tools end their lines.
+  encoding = lines_lib.source.encoding
   try:
     table = lines_lib.parse(data)
     if len(table) == data.count(b'\n'):
-      texts = lambda row: data.split(b'\n')[row].decode('utf-8', 'replace')
-      return table, first + np.arange(len(table)), texts, [], position
+      text = lambda row: data.split(b'\n')[row].decode(encoding, 'replace')
+      numbers = first + np.arange(len(table))
+      return _stripped(_Parsed(table, numbers, text, [], position), lines_lib)
   except pa.ArrowInvalid:
     pass
   # Some line is bad, or blank: look at each.
-  encoding = lines_lib.source.encoding
   good, numbers, bad = [], [], []
   for number, raw in enumerate(data.split(b'\n')[:-1], first):
     if not raw.strip() and len(lines_lib.names) > 1:
@@ -426,16 +464,24 @@ def _parse_block(lines_lib, data, first, position):
     else:
       text = raw.decode(encoding, 'replace')
       bad.append(BadRow(lines_lib.path, number, reason, text))
+  text = lambda row: good[row].decode(encoding, 'replace')
   if not good:
-    return pa.table({}), np.zeros(0, int), None, bad, position
+    return _Parsed(pa.table({}), np.zeros(0, int), text, bad, position)
   try:
     table = lines_lib.parse(b'\n'.join(good) + b'\n')
   except pa.ArrowInvalid as error:
     raise errors.DataError(
       f'{lines_lib.path}, lines {numbers[0]} to {numbers[-1]}: {error}.'
     ) from error
-  texts = lambda row: good[row].decode(encoding, 'replace')
-  return table, np.array(numbers), texts, bad, position
+  parsed = _Parsed(table, np.array(numbers), text, bad, position)
+  return _stripped(parsed, lines_lib)
+
+
+def _stripped(parsed, lines_lib):
+  if not lines_lib.source.strip:
+    return parsed
+  table, wrong = _typed(lines_lib.source, parsed.table)
+  return dataclasses.replace(parsed, table=table, wrong=wrong)
 
 
 def _read_parquet(source, path):
@@ -450,50 +496,121 @@ def _read_parquet(source, path):
   names = file.schema_arrow.names
   _check_names(source, path, names)
   size, done = os.path.getsize(path), 0
-  lines_lib = _Lines(source, names, path)
-  for batch in file.iter_batches(2**16, columns=lines_lib.used):
-    table = _typed(lines_lib, pa.Table.from_batches([batch]), path)
+  used = names
+  if not source.derive:
+    used = [name for name in names if name in _used_names(source)]
+  for batch in file.iter_batches(2**16, columns=used):
+    raw = pa.Table.from_batches([batch])
+    try:
+      table, wrong = _typed(source, raw)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+      raise errors.DataError(f'{path}: {error}.') from error
     first = done + 1
-    done += len(table)
+    done += len(raw)
     position = size * done // max(file.metadata.num_rows, 1)
-    texts = lambda row, table=table: str(table.slice(row, 1).to_pylist()[0])
-    yield table, first + np.arange(len(table)), texts, [], position
+    text = lambda row, raw=raw: str(raw.slice(row, 1).to_pylist()[0])
+    lines = first + np.arange(len(raw))
+    yield _Parsed(table, lines, text, [], position, wrong)
 
 
-def _typed(lines_lib, table, path):
-  """Numeric columns as float64, others as strings (ids as they are)."""
-  columns = []
+def _typed(source, table, labelled=True):
+  """Columns as `read` gives them: (table, numbers that are none).
+
+  Returns:
+    Numeric columns as float64, texts as strings, integers and lists as they
+    are; column -> bool [R], for cells that are not the number they should be.
+  """
+  columns, wrong = {}, {}
+  numeric = _numeric_names(source, labelled)
+  missing = pa.array(source.missing, pa.string())
   for name in table.column_names:
     column = table[name]
-    try:
-      if name in lines_lib.numeric:
-        column = pc.cast(column, pa.float64(), safe=False)
-      elif not pa.types.is_integer(column.type):
-        column = pc.cast(column, pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-      raise errors.DataError(f'{path}, column {name!r}: {error}.') from error
-    columns.append(column)
-  return pa.table(columns, names=table.column_names)
+    if pa.types.is_dictionary(column.type):
+      column = pc.cast(column, column.type.value_type)
+    if pa.types.is_floating(column.type):
+      nan = pc.fill_null(pc.is_nan(column), False)
+      column = pc.if_else(nan, pa.scalar(None, column.type), column)
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(
+      column.type
+    )
+    if not (is_list or pa.types.is_integer(column.type) or name in numeric):
+      column = pc.cast(column, pa.string())
+    if pa.types.is_large_string(column.type) or pa.types.is_string_view(
+      column.type
+    ):
+      column = pc.cast(column, pa.string())
+    if pa.types.is_string(column.type):
+      if source.strip:
+        column = pc.utf8_trim_whitespace(column)
+      empty = pc.is_in(column, value_set=missing)
+      column = pc.if_else(empty, pa.scalar(None, pa.string()), column)
+      if name in numeric:
+        bad = [c is not None and not _is_number(c) for c in column.to_pylist()]
+        if any(bad):
+          wrong[name] = np.array(bad)
+          column = pc.if_else(
+            pa.array(bad), pa.scalar(None, pa.string()), column
+          )
+    if name in numeric:
+      column = pc.cast(column, pa.float64(), safe=False)
+    columns[name] = column
+  return pa.table(columns), wrong
+
+
+def as_table(rows: Any, what: str) -> pa.Table:
+  """An Arrow table of a dict of arrays, a DataFrame or an Arrow table.
+
+  Raises:
+    DataError: for unequal lengths or what is no table.
+  """
+  try:
+    if isinstance(rows, pa.Table):
+      return rows
+    if isinstance(rows, Mapping):
+      # NaN and NaT mean an empty cell, as in pandas.
+      return pa.table(
+        {k: pa.array(v, from_pandas=True) for k, v in rows.items()}
+      )
+    if hasattr(rows, '__arrow_c_stream__'):
+      return pa.table(rows)
+    return pa.Table.from_pandas(rows, preserve_index=False)
+  except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, AttributeError) as e:
+    raise errors.DataError(
+      f'{what}: {e}; expected a dict of arrays of one length, a DataFrame or '
+      'an Arrow table.'
+    ) from e
 
 
 def from_arrays(
-  source: source_lib.Source, arrays: dict[str, np.ndarray]
-) -> pa.Table:
-  """Columns in memory (a dict of arrays or a DataFrame) as a block's table.
+  source: source_lib.Source, rows: Any, *, labelled: bool = True
+) -> tuple[pa.Table, list[BadRow]]:
+  """Rows in memory as a block's table.
+
+  Args:
+    source: what the columns hold.
+    rows: a dict of arrays or lists, an Arrow table, or a DataFrame of pandas,
+      polars or any library that exports Arrow data.
+    labelled: whether the label, weight, group and time are there.
+
+  Returns:
+    The good rows; the bad ones, numbered from 0.
 
   Raises:
-    DataError: for a missing column or a bad row.
+    DataError: for a missing column, unequal lengths or what is no table.
   """
+  raw = as_table(rows, source.name)
+  _check_names(source, source.name, raw.column_names, labelled)
+  used = _used_names(source, labelled)
+  raw = raw.select([name for name in raw.column_names if name in used])
   try:
-    table = pa.table({name: pa.array(arrays[name]) for name in list(arrays)})
-  except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+    table, wrong = _typed(source, raw, labelled)
+  except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
     raise errors.DataError(f'{source.name}: {error}.') from error
-  _check_names(source, source.name, table.column_names)
-  lines_lib = _Lines(source, table.column_names, source.name)
-  table = _typed(lines_lib, table.select(lines_lib.used), source.name)
   table = _fill_defaults(source, table)
-  wrong, reason = _check_rows(source, table)
-  if wrong.any():
-    row = int(np.flatnonzero(wrong)[0])
-    raise errors.DataError(f'{source.name}, row {row}: {reason(row)}')
-  return table
+  checked, bad = _checked(source, table, labelled, wrong)
+  return checked, [
+    BadRow(
+      source.name, row, reason, str(raw.slice(row, 1).to_pylist()[0]), 'row'
+    )
+    for row, reason in bad
+  ]

@@ -187,6 +187,17 @@ class Source:
     return values
 
 
+def from_settings(values: Mapping[str, Any]) -> Source:
+  """The source that `Source.settings` came from, but for the files' places."""
+  values = dict(values)
+  values['columns'] = tuple(Column(**column) for column in values['columns'])
+  values['split'] = SplitRule(**values['split'])
+  for key in ('header', 'missing', 'label_positive'):
+    if values[key] is not None:
+      values[key] = tuple(values[key])
+  return Source(**values)
+
+
 def _strict(cls, values: Mapping[str, Any], where: str):
   known = [field.name for field in dataclasses.fields(cls)]
   for key in values:

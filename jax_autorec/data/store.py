@@ -7,6 +7,7 @@ rows, bytes and which checksum each has.
 
 from collections.abc import Mapping
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -16,14 +17,17 @@ import zlib
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jax_autorec import errors
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.data import encode
+from jax_autorec.data import source as source_lib
+from jax_autorec.data import vocabulary as vocabulary_lib
 
-VERSION = 1
+VERSION = 2
 _DTYPES = {
   'ids': '<i4',
   'numeric': '<f4',
@@ -99,11 +103,11 @@ class Writer:
       file.close()
     vocabularies = self.directory / 'vocabulary'
     vocabularies.mkdir()
+    reserved = pa.nulls(schema_lib.FIRST_VALUE_ID, pa.large_string())
     for i, (name, vocabulary) in enumerate(encoder.vocabularies.items()):
-      values = [None] * schema_lib.FIRST_VALUE_ID + list(vocabulary.values)
       table = pa.table(
         {
-          'value': pa.array(values, pa.string()),
+          'value': pa.chunked_array([reserved, vocabulary.values]),
           'count': pa.array(vocabulary.frequencies, pa.int64()),
         },
         metadata={'field': name},
@@ -124,8 +128,10 @@ class Writer:
           'crc32': _checksum(path, size),
         }
         _sync(path)
+    contents = hashlib.sha256(json.dumps(files).encode()).hexdigest()
     manifest = {
       'version': VERSION,
+      'fingerprint': contents,
       **manifest,
       'schema': encoder.schema.to_dict(),
       'rows': self.rows,
@@ -178,17 +184,29 @@ def _damaged(directory, what):
   )
 
 
-def open_store(directory: pathlib.Path, name: str) -> dataset_lib.Dataset:
-  """Opens a store, after checking that its files are what was written.
-
-  Raises:
-    DataError: for a damaged, truncated or outdated store.
-  """
+def _checked_manifest(directory):
   manifest = read_manifest(directory)
   if manifest is None:
     raise errors.DataError(f'{directory} holds no encoded set.')
   if manifest.get('version') != VERSION:
     raise _damaged(directory, f'version {manifest.get("version")}')
+  return manifest
+
+
+def open_store(
+  directory: str | os.PathLike[str], name: str | None = None
+) -> dataset_lib.Dataset:
+  """Opens a store, after checking that its files are what was written.
+
+  Args:
+    directory: of the store.
+    name: of the data set; None for the one it was made for.
+
+  Raises:
+    DataError: for a damaged, truncated or outdated store.
+  """
+  directory = pathlib.Path(directory)
+  manifest = _checked_manifest(directory)
   for file, expected in manifest['files'].items():
     path = directory / file
     size = path.stat().st_size if path.exists() else -1
@@ -222,40 +240,48 @@ def open_store(directory: pathlib.Path, name: str) -> dataset_lib.Dataset:
           columns[column] = np.zeros((rows,), _DTYPES[column])
     splits[split] = dataset_lib.Split(**columns)
   frequencies = {
-    name: vocabulary.frequencies
-    for name, vocabulary in read_vocabularies(directory).items()
+    table.schema.metadata[b'field'].decode(): table['count'].to_numpy()
+    for table in _vocabulary_tables(directory, ['count'])
   }
   return dataset_lib.Dataset(
-    name=name,
+    name=name or manifest['name'],
     schema=schema,
     **splits,
     frequencies=frequencies,
     counts=manifest['counts'],
     fingerprint=manifest['fingerprint'],
+    directory=str(directory),
   )
 
 
-def read_vocabularies(
-  directory: pathlib.Path,
-) -> dict[str, encode.Vocabulary]:
-  """Vocabularies of a store, by field."""
-  found = {}
+def _vocabulary_tables(directory, columns):
   for path in sorted((directory / 'vocabulary').glob('*.parquet')):
-    table = pq.read_table(path)
+    yield pq.read_table(path, columns=columns)
+
+
+def read_encoder(directory: str | os.PathLike[str]) -> encode.Encoder:
+  """The encoder that a store was made with, for new rows.
+
+  Args:
+    directory: of the store (`Dataset.directory`).
+
+  Raises:
+    DataError: where there is no store.
+  """
+  directory = pathlib.Path(directory)
+  manifest = _checked_manifest(directory)
+  vocabularies = {}
+  for table in _vocabulary_tables(directory, ['value', 'count']):
+    values = table['value'].combine_chunks()[schema_lib.FIRST_VALUE_ID :]
     name = table.schema.metadata[b'field'].decode()
-    values = table['value'].to_pylist()[schema_lib.FIRST_VALUE_ID :]
-    found[name] = encode.Vocabulary(tuple(values), table['count'].to_numpy())
-  return found
-
-
-def read_encoder(directory: pathlib.Path, source) -> encode.Encoder:
-  """The encoder that a store was made with, for new rows."""
-  manifest = read_manifest(directory)
+    vocabularies[name] = vocabulary_lib.Vocabulary(
+      pc.cast(values, pa.large_string()), table['count'].to_numpy()
+    )
   numeric = json.loads((directory / 'numeric.json').read_text('utf-8'))
   return encode.Encoder(
-    source,
+    source_lib.from_settings(manifest['source']),
     schema_lib.Schema.from_dict(manifest['schema']),
-    read_vocabularies(directory),
+    vocabularies,
     {
       name: encode.NumericMap(**(v | {'edges': tuple(v['edges'])}))
       for name, v in numeric.items()
