@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import dataclasses
 import os
 import pathlib
-import time
 from typing import Any
 
 import jax
@@ -126,19 +125,35 @@ def _metrics(split, logits):
   )
 
 
-def _checkpoints(workdir: Workdir, stage: str):
+# What may change when a run continues: no more than the order of a sum.
+_FREE_SETTINGS = ('parallel', 'save_seconds', 'steps_per_dispatch')
+
+
+def _checkpoints(workdir, stage, architecture, data, settings, seed, num_steps):
+  """Where a stage is saved, and what a saved one must share with it."""
   if workdir is None:
     return checkpoints_lib.InMemory()
   safe = ''.join(c if c.isalnum() else '_' for c in stage)
+  identity = {
+    'architecture': architecture.to_dict(),
+    'data': [data.fingerprint, data.train.num_rows, data.valid.num_rows],
+    'seed': seed,
+    'num_steps': num_steps,
+    **settings.to_dict(),
+  }
+  for name in _FREE_SETTINGS:
+    del identity[name]
   return checkpoints_lib.Checkpoints(
-    pathlib.Path(workdir) / 'checkpoints' / safe
+    pathlib.Path(workdir) / 'checkpoints' / safe, identity
   )
 
 
 def _schedule(settings, source, num_steps=None):
   steps_per_epoch = source.steps_per_epoch
+  if num_steps is None:
+    num_steps = settings.epochs * steps_per_epoch
   return loop.Schedule(
-    steps=num_steps or settings.epochs * steps_per_epoch,
+    steps=num_steps,
     steps_per_epoch=steps_per_epoch,
     steps_per_dispatch=settings.steps_per_dispatch,
     save_seconds=settings.save_seconds,
@@ -224,24 +239,26 @@ def retrain(
     )
     return _metrics(data.valid, logits)
 
-  checkpoints = _checkpoints(workdir, stage)
+  schedule = _schedule(settings, source)
+  checkpoints = _checkpoints(
+    workdir, stage, architecture, data, settings, seed, schedule.steps
+  )
   records = records_lib.Records(workdir)
   try:
-    last, position = loop.fit(
+    state, position = loop.fit(
       program,
       state,
       stage=stage,
       feed=source.chunk,
       batch_size=settings.batch_size,
-      schedule=_schedule(settings, source),
+      schedule=schedule,
       stopping=settings.stopping,
       evaluate=evaluate_valid,
       checkpoints=checkpoints,
       records=records,
     )
-    state = last
     if position.best_step != position.step:
-      state, _ = checkpoints.restore_step(position.best_step, last)
+      state, _ = checkpoints.restore_step(position.best_step, state)
     info = _info(position, settings.batch_size)
     info['bytes'] = {
       'tables': array_bytes(state.tables),
@@ -250,7 +267,7 @@ def retrain(
     }
   finally:
     records.close()
-  checkpoints.close()
+    checkpoints.close()
   return Model(
     architecture,
     state.params,
@@ -286,6 +303,10 @@ def run_search(
     The search's final state, for `derive`.
   """
   settings = settings or settings_lib.Settings()
+  if num_steps is not None and num_steps < 1:
+    raise errors.ConfigError(
+      f'A search of {num_steps} steps; expected at least 1.'
+    )
   model = model_lib.build(
     space, axis_name=parallel.axis_name(settings.parallel)
   )
@@ -328,35 +349,34 @@ def run_search(
     )
     return _metrics(data.valid, logits)
 
-  def observe(step, state):
-    del step
-    return supernet.recorded(state, selectors)
-
-  checkpoints = _checkpoints(workdir, 'search')
+  schedule = _schedule(settings, train, num_steps)
+  checkpoints = _checkpoints(
+    workdir, 'search', space, data, settings, seed, schedule.steps
+  )
   records = records_lib.Records(workdir)
+  names = {
+    plan.name: plan.terms
+    for plan in space.interactions
+    if getattr(plan, 'gates', None) == 'open'
+  }
   try:
-    names = {
-      plan.name: plan.terms
-      for plan in space.interactions
-      if getattr(plan, 'gates', None) == 'open'
-    }
-    records.write('search', 0, {'kind': 'gate_names', 'names': names})
     state, position = loop.fit(
       program,
       state,
       stage='search',
       feed=feed,
       batch_size=settings.batch_size,
-      schedule=_schedule(settings, train, num_steps),
+      schedule=schedule,
       stopping=loop.Stopping(patience=0),
       evaluate=evaluate_valid,
       checkpoints=checkpoints,
       records=records,
-      observe=observe,
+      observe=lambda state: supernet.recorded(state, selectors),
+      about={'kind': 'gate_names', 'names': names},
     )
   finally:
     records.close()
-  checkpoints.close()
+    checkpoints.close()
   info = _info(position, settings.batch_size)
   return Found(space, dict(selectors), state, info)
 
@@ -364,10 +384,3 @@ def run_search(
 def derive(found: Found) -> arch_lib.Architecture:
   """The closed architecture that a search arrived at."""
   return supernet.derive(found.state, found.selectors, found.space)
-
-
-def timed(function, *args, **kwargs) -> tuple[Any, float]:
-  """A function's result and the seconds it took."""
-  start = time.monotonic()
-  result = function(*args, **kwargs)
-  return result, time.monotonic() - start

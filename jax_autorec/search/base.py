@@ -63,7 +63,7 @@ class Selector(NamedTuple):
     sample: (arch, memory, batch, phase, step, key) -> `Draw`. `phase` is
       'weights' or 'arch'.
     observe: (memory, params, draw, losses, batch) -> memory, params; after an
-      update of `arch`.
+      update of `arch`. Losses and batch are those of all replicas.
     derive: (arch, memory, params, architecture) -> architecture with this
       slot closed; on the host. It is given the whole architecture, of which
       it edits its own slot: a slot can span several interactions.

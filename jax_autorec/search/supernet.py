@@ -1,6 +1,7 @@
 """One step that trains weights and the choices of any selectors together."""
 
 from collections.abc import Callable, Mapping
+import functools
 from typing import Any
 
 import flax.struct
@@ -93,6 +94,13 @@ def init(
       )
     arch[slot], memory[slot] = selector.init(_at(open_choices, slot), slot_key)
     opt[slot] = selector.tx.init(arch[slot])
+  for path, _ in jax.tree_util.tree_flatten_with_path(open_choices)[0]:
+    path = jax.tree_util.keystr(path, simple=True, separator='/')
+    if not any(f'{path}/'.startswith(f'{slot}/') for slot in selectors):
+      raise errors.ConfigError(
+        f'No selector decides the open choice {path!r}; there are selectors '
+        f'for: {", ".join(selectors) or "none"}.'
+      )
   return SearchState(train, arch, memory, opt)
 
 
@@ -162,10 +170,16 @@ def make_step(
     """New arch, memories and optimiser states of a level's selectors."""
     arch, memory = dict(state.arch), dict(state.memory)
     opt, params = dict(state.arch_optimizer), state.train.params
+    if axis_name is not None:
+      # What is remembered of a batch must not differ between replicas.
+      gather = functools.partial(
+        lax.all_gather, axis_name=axis_name, tiled=True
+      )
+      losses, batch = jax.tree.map(gather, (losses, batch))
     for slot, selector in level.items():
       updates, new_opt = selector.tx.update(grads[slot], opt[slot], arch[slot])
       new_arch = optax.apply_updates(arch[slot], updates)
-      new_memory, params = selector.observe(
+      new_memory, new_params = selector.observe(
         memory[slot], params, draws[slot], losses, batch
       )
       due = (step >= selector.schedule.warmup) & (
@@ -177,6 +191,7 @@ def make_step(
       arch[slot] = keep(new_arch, arch[slot])
       opt[slot] = keep(new_opt, opt[slot])
       memory[slot] = keep(new_memory, memory[slot])
+      params = keep(new_params, params)
     return state.replace(
       arch=arch,
       memory=memory,
@@ -189,7 +204,9 @@ def make_step(
     weights = steps.example_weights(batch, axis_name)
     flat_ids = embeddings.flatten_ids(model.architecture, batch)
     rows = embeddings.lookup(train.tables, flat_ids, model.architecture)
-    draw_key = jax.random.fold_in(key, _ARCH_STREAM)
+    # Dropout takes other bits than in the train phase of the same step.
+    key = jax.random.fold_in(key, _ARCH_STREAM)
+    draw_key = jax.random.fold_in(key, _DRAW_STREAM)
 
     def objective(level_arch):
       arch = {**state.arch, **level_arch}

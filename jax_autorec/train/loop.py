@@ -6,7 +6,7 @@ alone. So a run that is killed and started again ends bit for bit like one that
 was not.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
 import math
 import signal
@@ -32,7 +32,8 @@ class Schedule:
     steps: number of steps at most.
     steps_per_epoch: an evaluation follows each epoch, and the last step.
     steps_per_dispatch: steps in one compiled call.
-    save_seconds: seconds between checkpoints (evaluations save as well).
+    save_seconds: seconds between checkpoints (evaluations save as well); more
+      where saving takes longer than a tenth of that.
   """
 
   steps: int
@@ -81,7 +82,7 @@ class Position:
     waited: evaluations since.
     stopped: whether the stopping rule has ended the run.
     seconds: time spent, over all attempts.
-    train_seconds: the part of it spent in steps after their first dispatch.
+    train_seconds: the part of it spent in steps that were compiled already.
     train_steps: the steps it was spent on.
   """
 
@@ -130,14 +131,15 @@ def fit(
   evaluate: Callable[[PyTree], dict[str, float]],
   checkpoints: Any,
   records: records_lib.Records,
-  observe: Callable[[int, PyTree], dict[str, Any]] | None = None,
+  observe: Callable[[PyTree], dict[str, Any]] | None = None,
+  about: Mapping[str, Any] | None = None,
 ) -> tuple[PyTree, Position]:
   """Runs a stage to its end, from its last checkpoint if there is one.
 
   Args:
     program: compiled steps; its state has `step` and `learning_rate_scale`,
       itself or in `.train`.
-    state: a fresh state, on one device.
+    state: a fresh state, on one device; not to be used afterwards.
     stage: name in records and messages.
     feed: (first step, count) -> batches stacked [count, B, ...].
     batch_size: rows per step, for the rates shown.
@@ -146,13 +148,15 @@ def fit(
     evaluate: state -> metrics of the validation split; 'auc' is the score.
     checkpoints: `Checkpoints` or `InMemory`.
     records: where metrics go.
-    observe: further values to record at each evaluation.
+    observe: state -> further values to record at each evaluation.
+    about: values to record before the first step.
 
   Returns:
     The final state (not the best), on one device; where the run ended.
 
   Raises:
-    TrainingError: for a loss that is not finite; names step and batch.
+    TrainingError: for a loss or gradient that is not finite; names step and
+      batch.
     Interrupted: after SIGTERM, once everything is saved.
   """
   position = Position()
@@ -160,12 +164,15 @@ def fit(
   if restored is not None:
     state, values = restored
     position = Position(**values)
+  records.rewind(stage, -1 if restored is None else position.step)
+  if restored is None and about:
+    records.write(stage, 0, about)
   state = program.place(state)
   progress = records_lib.Progress(
     stage, schedule.steps, position.step, batch_size
   )
   saved_at = last_time = time.monotonic()
-  warm, ahead = False, None
+  save_cost, compiled, ahead = 0.0, set(), None
   with SigtermFlag() as sigterm:
     while position.step < schedule.steps and not position.stopped:
       first, count = position.step, schedule.chunk(position.step)
@@ -178,13 +185,13 @@ def fit(
       if following < schedule.steps:
         ahead = feed(following, schedule.chunk(following))
       metrics = jax.device_get(metrics)
-      _check_finite(metrics['loss'], stage, first, schedule.steps_per_epoch)
+      _check_finite(metrics, stage, first, schedule.steps_per_epoch)
       position.step += count
       now = time.monotonic()
-      if warm and count == schedule.steps_per_dispatch:
+      if count in compiled:
         position.train_seconds += now - last_time
         position.train_steps += count
-      warm = warm or count == schedule.steps_per_dispatch
+      compiled.add(count)
       position.seconds += now - last_time
       last_time = now
       loss = float(np.mean(metrics['loss']))
@@ -198,7 +205,7 @@ def fit(
         improved = _judge(position, found, stopping)
         if position.waited and stopping.patience:
           state = _lower_learning_rate(state, stopping)
-        extra = observe(position.step, single) if observe else {}
+        extra = observe(single) if observe else {}
         records.write(
           stage,
           position.step,
@@ -213,7 +220,8 @@ def fit(
         now = time.monotonic()
         position.seconds += now - last_time
         last_time = now
-      due = time.monotonic() - saved_at >= schedule.save_seconds
+      now = time.monotonic()
+      due = now - saved_at >= max(schedule.save_seconds, 10 * save_cost)
       if evaluated or due or sigterm.is_set:
         checkpoints.save(
           position.step,
@@ -222,14 +230,16 @@ def fit(
           position.best if improved else None,
         )
         saved_at = last_time = time.monotonic()
+        save_cost = saved_at - now
       if sigterm.is_set:
-        checkpoints.wait()
-        raise Interrupted(
-          f'{stage}: saved at step {position.step}. Run the same command to '
-          'continue.'
-        )
+        break
   progress.close()
   checkpoints.wait()
+  if sigterm.is_set:
+    raise Interrupted(
+      f'{stage}: saved at step {position.step}. Run the same command to '
+      'continue.'
+    )
   return program.fetch(state), position
 
 
@@ -240,15 +250,23 @@ def examples_per_second(position: Position, batch_size: int) -> float | None:
   return position.train_steps * batch_size / position.train_seconds
 
 
-def _check_finite(losses, stage, first, steps_per_epoch):
-  bad = np.flatnonzero(~np.isfinite(losses))
-  if len(bad):
-    step = first + int(bad[0])
+def _check_finite(metrics, stage, first, steps_per_epoch):
+  # The gradient too: a bad one spoils the weights, which could be saved before
+  # the next loss shows it.
+  bad = [
+    (int(places[0]), name, values[places[0]])
+    for name, values in metrics.items()
+    for places in [np.flatnonzero(~np.isfinite(values))]
+    if len(places)
+  ]
+  if bad:
+    place, name, value = min(bad)
+    step = first + place
     raise errors.TrainingError(
-      f'{stage}: the loss of step {step} (epoch {step // steps_per_epoch}, '
-      f'batch {step % steps_per_epoch}) is {losses[bad[0]]}. Lower the '
-      'learning rate, or look for extreme numeric values in that batch; the '
-      'last checkpoint is intact.'
+      f'{stage}: {name} of step {step} (epoch {step // steps_per_epoch}, '
+      f'batch {step % steps_per_epoch}) is {value}. Lower the learning rate, '
+      'or look for extreme numeric values in that batch; the last checkpoint '
+      'is intact.'
     )
 
 

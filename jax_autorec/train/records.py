@@ -18,24 +18,23 @@ _LINE_INTERVAL = 10.0  # Seconds between lines where nobody watches.
 class Records:
   """Appends JSON lines, mirrors scalars to TensorBoard if it is installed.
 
-  After a resume a (stage, step) can stand in the file twice; the last counts.
+  A run that continues from a checkpoint first takes back what it wrote after
+  that checkpoint (`rewind`), and writes it anew. TensorBoard shows both.
   """
 
   def __init__(self, workdir: str | os.PathLike[str] | None):
     """Opens `metrics.jsonl` in a directory; None keeps nothing."""
-    self._file = None
+    self._path = self._file = None
     self._tensorboard = None
     if workdir is None:
       return
-    path = pathlib.Path(workdir) / 'metrics.jsonl'
+    self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     try:
-      self._file = open(path, 'a', encoding='utf-8')
+      self._file = open(self._path, 'a', encoding='utf-8')
     except OSError as error:
-      raise errors.CheckpointError(
-        f'Cannot write {path}: {error.strerror}.'
-      ) from error
+      raise self._failed(error) from error
     # A killed run can leave half a line: what follows must not join it.
-    if self._file.tell() and not path.read_bytes().endswith(b'\n'):
+    if self._file.tell() and not self._path.read_bytes().endswith(b'\n'):
       self._file.write('\n')
     try:
       import tensorboardX  # An optional extra, slow to import.
@@ -46,6 +45,28 @@ class Records:
     except ImportError:
       pass
 
+  def rewind(self, stage: str, step: int) -> None:
+    """Takes back the lines of a stage after a step, and broken lines."""
+    if self._file is None:
+      return
+
+    def is_kept(line):
+      try:
+        values = json.loads(line)
+      except ValueError:
+        return False
+      return values['stage'] != stage or values['step'] <= step
+
+    partial = self._path.with_suffix('.partial')
+    try:
+      lines = self._path.read_text('utf-8').splitlines(keepends=True)
+      partial.write_text(''.join(filter(is_kept, lines)), 'utf-8')
+      os.replace(partial, self._path)
+      self._file.close()
+      self._file = open(self._path, 'a', encoding='utf-8')
+    except OSError as error:
+      raise self._failed(error) from error
+
   def write(self, stage: str, step: int, values: Mapping[str, Any]) -> None:
     """Writes one line; numbers also go to TensorBoard."""
     if self._file is None:
@@ -55,14 +76,17 @@ class Records:
       self._file.write(json.dumps(line) + '\n')
       self._file.flush()
     except OSError as error:
-      raise errors.CheckpointError(
-        f'Cannot write {self._file.name}: {error.strerror}. Free some space '
-        'and run the same command again: it continues.'
-      ) from error
+      raise self._failed(error) from error
     if self._tensorboard is not None:
       for name, value in values.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
           self._tensorboard.add_scalar(f'{stage}/{name}', value, step)
+
+  def _failed(self, error):
+    return errors.CheckpointError(
+      f'Cannot write {self._path}: {error.strerror}. Free some space, check '
+      'permissions, and run the same command again: it continues.'
+    )
 
   def close(self) -> None:
     if self._file is not None:

@@ -74,9 +74,24 @@ class Settings:
         raise errors.ConfigError(
           f'{name} is {value!r}; expected an integer of at least 1.'
         )
-    if not self.learning_rate > 0:
+    for name in ('learning_rate', 'table_learning_rate', 'clip_norm'):
+      value = getattr(self, name)
+      may_be_none = name != 'learning_rate'
+      if value is None and may_be_none:
+        continue
+      if not isinstance(value, int | float) or not value > 0:
+        raise errors.ConfigError(
+          f'{name} is {value!r}; expected more than 0'
+          f'{", or None" if may_be_none else ""}.'
+        )
+    for name in ('embedding_l2', 'first_order_l2', 'l2', 'patience'):
+      value = getattr(self, name)
+      if value is not None and value < 0:
+        raise errors.ConfigError(f'{name} is {value!r}; expected at least 0.')
+    if not 0 < self.plateau_factor <= 1:
       raise errors.ConfigError(
-        f'learning_rate is {self.learning_rate!r}; expected more than 0.'
+        f'plateau_factor is {self.plateau_factor!r}; expected more than 0 and '
+        'at most 1.'
       )
     if self.table_optimizer not in TABLE_OPTIMIZERS:
       raise errors.ConfigError(
@@ -121,7 +136,9 @@ def make_optimizer(
     optax.GradientTransformation(lambda params: optax.EmptyState(), decay),
     optax.adam(settings.learning_rate),
   )
-  rate = settings.table_learning_rate or settings.learning_rate
+  rate = settings.table_learning_rate
+  if rate is None:
+    rate = settings.learning_rate
   spaces = embeddings.spaces(architecture)
   l2 = {
     table.name: settings.first_order_l2
