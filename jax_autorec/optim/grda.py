@@ -59,7 +59,9 @@ def grda(
     )
 
   def init(params):
-    dtype = jax.tree.leaves(params)[0].dtype
+    # No leaves where another optimiser has them all (`optax.partition`).
+    leaves = jax.tree.leaves(params)
+    dtype = jnp.result_type(*leaves) if leaves else jnp.float32
     # A copy: an accumulator that aliases the gates could not be donated.
     return GrdaState(
       jnp.zeros((), jnp.int32),
@@ -102,16 +104,20 @@ def grda_c(
   could close.
 
   Args:
-    ratio: final threshold over initial gate; 4 is robust on planted data, 1.2
-      prunes little.
-    initial: where the gates start.
-    learning_rate: gamma, constant.
+    ratio: final threshold over initial gate, at least 0; 4 is robust on
+      planted data, 1.2 prunes little.
+    initial: where the gates start, above 0.
+    learning_rate: gamma, constant, above 0.
     mu: growth of the threshold.
-    steps: length of the search.
+    steps: length of the search, at least 1.
+
+  Raises:
+    ConfigError: for a value out of range.
   """
-  if ratio < 0 or steps < 1:
+  if ratio < 0 or initial <= 0 or learning_rate <= 0 or steps < 1:
     raise errors.ConfigError(
-      f'GRDA got ratio {ratio} and {steps} steps; expected a ratio of at '
-      'least 0 and at least 1 step.'
+      f'GRDA got ratio {ratio}, initial gate {initial}, learning rate '
+      f'{learning_rate} and {steps} steps; expected a ratio of at least 0, a '
+      'gate and a rate above 0 and at least 1 step.'
     )
   return ratio * initial / (learning_rate ** (0.5 + mu) * steps**mu)

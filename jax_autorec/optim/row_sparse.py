@@ -9,21 +9,24 @@ with respect to the gathered rows and update those rows alone:
 >>> optimizer = row_sparse.adam(1e-2)
 >>> state = optimizer.init(table)
 >>> slots = row_sparse.init_slots(1000)
->>> ids = jnp.array([3, 7, 3])
->>> row_grads = jax.grad(lambda rows: ((rows - 1.0) ** 2).sum())(table[ids])
->>> table, state, slots = row_sparse.update(
-...   optimizer, table, state, slots, ids, row_grads)
+>>> def step(table, state, slots, ids):
+...   row_grads = jax.grad(lambda rows: ((rows - 1.0) ** 2).sum())(table[ids])
+...   return row_sparse.update(optimizer, table, state, slots, ids, row_grads)
+>>> step = jax.jit(step, donate_argnums=(0, 1, 2))
+>>> table, state, slots = step(table, state, slots, jnp.array([3, 7, 3]))
 >>> bool(jnp.all(table[3] > 0)), bool(jnp.all(table[4] == 0))
 (True, True)
 
 Duplicates in a batch are summed first, so each rule is exact: on the rows that
-it touches it equals its dense counterpart of optax. Donate table, state and
-slots to the jitted step, or XLA copies them whole.
+it touches it equals its dense counterpart of optax. Ids out of range (padding)
+are dropped; read them with `table.at[ids].get(mode='fill', fill_value=0)`.
+Donate table, state and slots to the jitted step, or XLA copies them whole.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -60,15 +63,19 @@ def unique(slots: Array, ids: Array, capacity: int) -> tuple[Array, Unique]:
 
   Args:
     slots: int32 [num_rows], see `init_slots`.
-    ids: int32 [N]; those outside [0, num_rows) are dropped.
-    capacity: U, a bound on the number of distinct ids in range. More distinct
-      ids than that lose updates: N is always safe.
+    ids: integers [N]; those outside [0, num_rows) are dropped.
+    capacity: U, a bound on the number of distinct ids in range, at least 1.
+      More distinct ids than that lose updates: N is always safe.
 
   Returns:
     The slots after; the distinct ids, in order of their representatives.
   """
+  chex.assert_rank(ids, 1)
+  chex.assert_type(ids, int)
   num_ids, num_rows = ids.shape[0], slots.shape[0]
   places = jnp.arange(num_ids, dtype=jnp.int32)
+  if ids.dtype.itemsize < 4:
+    ids = ids.astype(jnp.int32)  # A narrow type cannot hold `num_rows`.
   # A negative index would count from the end.
   ids = jnp.where((ids >= 0) & (ids < num_rows), ids, num_rows)
   ids = ids.astype(jnp.int32)
@@ -342,15 +349,19 @@ def update(
     table: [R, D].
     state: of `optimizer.init(table)`.
     slots: of `init_slots(R)`.
-    ids: int32 [N], rows that were gathered, with repetitions.
-    row_grads: [N, D].
-    capacity: bound on distinct ids, for speed; N if None.
+    ids: integers [...], rows that were gathered, with repetitions; those
+      outside [0, R) are dropped.
+    row_grads: [..., D].
+    capacity: bound on distinct ids, for speed; the number of ids if None.
 
   Returns:
     Table, state and slots after.
   """
-  slots, rows = unique(slots, ids, capacity or ids.shape[0])
-  grads = sum_rows(rows, row_grads)
+  chex.assert_shape(slots, table.shape[:1])
+  chex.assert_shape(row_grads, ids.shape + table.shape[1:])
+  ids = ids.reshape(-1)
+  slots, rows = unique(slots, ids, capacity or len(ids))
+  grads = sum_rows(rows, row_grads.reshape(-1, table.shape[1]))
   table, state = optimizer.apply(table, state, rows.ids, grads)
   return table, state, slots
 

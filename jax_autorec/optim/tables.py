@@ -19,6 +19,8 @@ class TableOptimizer(NamedTuple):
     reduce: (state, tables, ids, row_grads) -> (state, grads); `ids` maps an id
       space to int32 [N], `row_grads` a table to [N, D]. Sums duplicates.
     update: (tables, state, grads, learning_rate_scale) -> (tables, state).
+
+  Ids out of range are dropped.
   """
 
   init: Callable[..., PyTree]
@@ -140,13 +142,16 @@ def dense(
     for name, grads in row_grads.items():
       decay = (l2 or {}).get(name, 0.0)
       start = decay * tables[name] if decay else jnp.zeros_like(tables[name])
-      full[name] = start.at[ids[spaces[name]]].add(grads, mode='drop')
+      # A negative index would count from the end.
+      rows = ids[spaces[name]]
+      rows = jnp.where(rows < 0, len(start), rows)
+      full[name] = start.at[rows].add(grads, mode='drop')
     return state, Gradients(full, {})
 
   def update(tables, state, grads, learning_rate_scale):
     updates, state = tx.update(grads.values, state, tables)
     updates = jax.tree.map(
-      lambda u: u * learning_rate_scale.astype(u.dtype), updates
+      lambda u: u * jnp.asarray(learning_rate_scale, u.dtype), updates
     )
     return optax.apply_updates(tables, updates), state
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import optim
+from jax_autorec import errors, optim
 
 
 def _soft(x, threshold):
@@ -90,6 +90,38 @@ class GrdaTest(parameterized.TestCase):
       seen.append(float(params[0]))
     self.assertEqual(seen[:2], [0.0, 0.0])
     np.testing.assert_allclose(seen[2], 3.1 - 0.5 * 3**0.8, rtol=1e-5)
+
+  @parameterized.parameters('weights', 'gate')
+  def test_beside_another_optimiser(self, other):
+    """Inside jit, gates and state donated; also where it has no gates."""
+    params = {'gate': jnp.array([0.1, 5.0]), 'weights': jnp.array([0.1, 5.0])}
+    labels = {name: 'sgd' if name == other else 'grda' for name in params}
+    if other == 'gate':
+      labels['weights'] = 'sgd'
+    tx = optax.partition(
+      {'grda': optim.grda(0.5, 0.4, 0.8), 'sgd': optax.sgd(1.0)}, labels
+    )
+
+    def step(params, state):
+      updates, state = tx.update(params, state, params)
+      return optax.apply_updates(params, updates), state
+
+    new, _ = jax.jit(step, donate_argnums=(0, 1))(params, tx.init(params))
+    np.testing.assert_array_equal(new['weights'], [0.0, 0.0])
+    threshold = 0.4 * 0.5**1.3
+    gates = [0.0, 2.5 - threshold] if other == 'weights' else [0.0, 0.0]
+    np.testing.assert_allclose(new['gate'], gates, rtol=1e-6)
+    self.assertEqual(new['gate'][0], 0)
+
+  @parameterized.parameters((-0.1, 0.8), (0.1, 0.0), (0.1, 1.0))
+  def test_values_out_of_range(self, c, mu):
+    with self.assertRaisesRegex(errors.ConfigError, 'expected c >= 0'):
+      optim.grda(1.0, c, mu)
+
+  @parameterized.parameters((-1, 0.6, 1, 9), (2, 0, 1, 9), (2, 0.6, 0, 9))
+  def test_no_c_for_values_out_of_range(self, ratio, initial, rate, steps):
+    with self.assertRaisesRegex(errors.ConfigError, f'ratio {ratio}'):
+      optim.grda_c(ratio, initial, rate, 0.8, steps)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,6 @@
+import collections
 import doctest
+import functools
 
 from absl.testing import absltest, parameterized
 import jax
@@ -23,6 +25,30 @@ def _dense(grads, ids):
   full = np.zeros((_ROWS, _DIM))
   np.add.at(full, ids, grads)
   return full
+
+
+def _follow(optimizer, table, all_ids, all_grads):
+  """The table after updates as a training makes them: jitted and donated."""
+  step = jax.jit(
+    functools.partial(row_sparse.update, optimizer), donate_argnums=(0, 1, 2)
+  )
+  table = jnp.array(table)
+  state, slots = optimizer.init(table), row_sparse.init_slots(len(table))
+  for ids, grads in zip(all_ids, all_grads):
+    donated = table
+    table, state, slots = step(
+      table, state, slots, jnp.asarray(ids), jnp.asarray(grads)
+    )
+    assert donated.is_deleted()
+  return table
+
+
+def _follow_dense(tx, table, all_ids, all_grads):
+  state, update = tx.init(table), jax.jit(tx.update)
+  for ids, grads in zip(all_ids, all_grads):
+    updates, state = update(jnp.asarray(_dense(grads, ids)), state, table)
+    table = optax.apply_updates(table, updates)
+  return table
 
 
 def _rowwise_adagrad(rate, initial, eps):
@@ -60,42 +86,45 @@ class RuleTest(parameterized.TestCase):
     (name, *rule) for name, rule in _RULES.items()
   )
   def test_equals_dense_optax_over_steps(self, sparse, dense):
-    all_ids, all_grads = _batches()
+    start = np.random.default_rng(1).normal(size=(_ROWS, _DIM))
     with jax.enable_x64(True):
-      table = expected = jnp.asarray(
-        np.random.default_rng(1).normal(size=(_ROWS, _DIM))
-      )
-      state, dense_state = sparse.init(table), dense.init(table)
-      slots = row_sparse.init_slots(_ROWS)
-      for ids, grads in zip(all_ids, all_grads):
-        table, state, slots = row_sparse.update(
-          sparse, table, state, slots, jnp.asarray(ids), jnp.asarray(grads)
-        )
-        updates, dense_state = dense.update(
-          jnp.asarray(_dense(grads, ids)), dense_state, expected
-        )
-        expected = optax.apply_updates(expected, updates)
+      table = _follow(sparse, start, *_batches())
+      expected = _follow_dense(dense, jnp.asarray(start), *_batches())
       self.assertEqual(table.dtype, jnp.float64)
     np.testing.assert_allclose(table, expected, rtol=1e-12, atol=1e-14)
 
-  def test_lazy_adam_equals_dense_adam_where_every_row_is_touched(self):
+  @parameterized.named_parameters(
+    ('adam', row_sparse.adam(0.1), optax.adam(0.1)),
+    (
+      'adam_schedule',
+      row_sparse.adam(optax.exponential_decay(0.1, 1, 0.5), b1=0.5, b2=0.7),
+      optax.adam(optax.exponential_decay(0.1, 1, 0.5), b1=0.5, b2=0.7),
+    ),
+    *(
+      (
+        f'{name}_weight_decay',
+        getattr(row_sparse, name)(0.1, weight_decay=0.3),
+        optax.chain(optax.add_decayed_weights(0.3), dense),
+      )
+      for name, dense in (
+        ('sgd', optax.sgd(0.1)),
+        ('adagrad', optax.adagrad(0.1)),
+        ('rowwise_adagrad', _rowwise_adagrad(0.1, 0.1, 1e-7)),
+        ('adam', optax.adam(0.1)),
+      )
+    ),
+  )
+  def test_equals_dense_optax_where_every_row_is_touched(self, sparse, dense):
+    """Also where a rule moves rows without gradient, as decay and Adam do."""
     rng = np.random.default_rng(2)
-    sparse, dense = row_sparse.adam(0.1), optax.adam(0.1)
+    start = rng.normal(size=(_ROWS, _DIM))
+    twice = np.repeat(np.arange(_ROWS), 2)
+    ids = [rng.permutation(twice) for _ in range(4)]
+    grads = rng.normal(size=(4, len(twice), _DIM))
     with jax.enable_x64(True):
-      table = expected = jnp.asarray(rng.normal(size=(_ROWS, _DIM)))
-      state, dense_state = sparse.init(table), dense.init(table)
-      slots = row_sparse.init_slots(_ROWS)
-      for _ in range(4):
-        ids = rng.permutation(np.repeat(np.arange(_ROWS), 2))
-        grads = rng.normal(size=(len(ids), _DIM))
-        table, state, slots = row_sparse.update(
-          sparse, table, state, slots, jnp.asarray(ids), jnp.asarray(grads)
-        )
-        updates, dense_state = dense.update(
-          jnp.asarray(_dense(grads, ids)), dense_state
-        )
-        expected = optax.apply_updates(expected, updates)
-    np.testing.assert_allclose(table, expected, rtol=1e-11)
+      table = _follow(sparse, start, ids, grads)
+      expected = _follow_dense(dense, jnp.asarray(start), ids, grads)
+    np.testing.assert_allclose(table, expected, rtol=1e-11, atol=1e-13)
 
   def test_lazy_adam_against_a_loop_over_rows(self):
     """Moments of absent rows stand still; bias counts all updates."""
@@ -104,22 +133,18 @@ class RuleTest(parameterized.TestCase):
     start = np.random.default_rng(1).normal(size=(_ROWS, _DIM))
     expected = start.copy()
     mean, square = np.zeros_like(start), np.zeros_like(start)
-    with jax.enable_x64(True):
-      table, slots = jnp.asarray(start), row_sparse.init_slots(_ROWS)
-      state = optimizer.init(table)
-      for step, (ids, grads) in enumerate(zip(all_ids, all_grads), 1):
-        table, state, slots = row_sparse.update(
-          optimizer, table, state, slots, jnp.asarray(ids), jnp.asarray(grads)
+    for step, (ids, grads) in enumerate(zip(all_ids, all_grads), 1):
+      full = _dense(grads, ids)
+      for row in set(ids.tolist()):
+        mean[row] = 0.8 * mean[row] + 0.2 * full[row]
+        square[row] = 0.9 * square[row] + 0.1 * full[row] ** 2
+        expected[row] -= (
+          0.1
+          * (mean[row] / (1 - 0.8**step))
+          / (np.sqrt(square[row] / (1 - 0.9**step)) + 1e-3)
         )
-        full = _dense(grads, ids)
-        for row in set(ids.tolist()):
-          mean[row] = 0.8 * mean[row] + 0.2 * full[row]
-          square[row] = 0.9 * square[row] + 0.1 * full[row] ** 2
-          expected[row] -= (
-            0.1
-            * (mean[row] / (1 - 0.8**step))
-            / (np.sqrt(square[row] / (1 - 0.9**step)) + 1e-3)
-          )
+    with jax.enable_x64(True):
+      table = _follow(optimizer, start, all_ids, all_grads)
     np.testing.assert_allclose(table, expected, rtol=1e-12)
 
   @parameterized.parameters('sgd', 'adagrad', 'rowwise_adagrad', 'adam')
@@ -215,32 +240,126 @@ class UniqueTest(absltest.TestCase):
     np.testing.assert_array_equal(np.asarray(places)[~common], 4)
 
 
+class UpdateTest(parameterized.TestCase):
+  def test_ids_out_of_range_change_nothing(self):
+    """Nor do they wrap around, from the end or from 32 bits."""
+    low, high = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+    ids = np.array([low, -1, 10, high, 9, 0, 9])
+    grads = np.random.default_rng(0).normal(size=(7, 2)).astype(np.float32)
+    start = np.ones((10, 2), np.float32)
+    new = _follow(row_sparse.sgd(1.0), start, [ids], [grads])
+    expected = start.copy()
+    expected[0] -= grads[5]
+    expected[9] -= grads[4] + grads[6]
+    np.testing.assert_allclose(new, expected, rtol=1e-6)
+    np.testing.assert_array_equal(new[1:9], start[1:9])
+
+  def test_long_ids_do_not_wrap(self):
+    with jax.enable_x64(True):
+      ids = jnp.array([2**32 + 3, 5], jnp.int64)
+      new = _follow(
+        row_sparse.sgd(1.0), np.ones((10, 2)), [ids], [np.ones((2, 2))]
+      )
+    np.testing.assert_array_equal(
+      np.flatnonzero(np.asarray(new)[:, 0] != 1), [5]
+    )
+
+  def test_narrow_ids_reach_a_long_table(self):
+    """300 rows: more than an id of 8 bits can count."""
+    ids = jnp.array([200, 7, 200], jnp.uint8)
+    new = _follow(
+      row_sparse.sgd(1.0), np.zeros((300, 1)), [ids], [np.ones((3, 1))]
+    )
+    expected = np.zeros((300, 1))
+    expected[7], expected[200] = -1, -2
+    np.testing.assert_array_equal(new, expected)
+
+  def test_batches_of_ids_in_any_shape(self):
+    ids, grads = (x[0] for x in _batches())
+    start = np.ones((_ROWS, _DIM))
+    flat = _follow(row_sparse.adagrad(0.1), start, [ids], [grads])
+    folded = _follow(
+      row_sparse.adagrad(0.1),
+      start,
+      [ids.reshape(8, 5)],
+      [grads.reshape(8, 5, _DIM)],
+    )
+    np.testing.assert_array_equal(flat, folded)
+
+  def test_more_distinct_ids_than_capacity_lose_whole_rows(self):
+    """Never a wrong row: what fits is exact, the rest waits."""
+    ids = jnp.array([4, 2, 2, 8, 4, 6])
+    grads = jnp.arange(1.0, 7)[:, None]
+    slots = row_sparse.init_slots(9)
+    full = np.array([0, 0, 5, 0, 6, 0, 6, 0, 4.0])
+    for capacity in (1, 3, 4):
+      new, _, slots = row_sparse.update(
+        row_sparse.sgd(1.0),
+        jnp.zeros((9, 1)),
+        row_sparse.sgd(1.0).init(jnp.zeros((9, 1))),
+        slots,
+        ids,
+        grads,
+        capacity,
+      )
+      updated = np.flatnonzero(new)
+      self.assertLen(updated, capacity)
+      np.testing.assert_array_equal(-new[updated, 0], full[updated])
+
+  @parameterized.parameters(
+    (dict(ids=np.array([1.0, 2.0])), 'float'),
+    (dict(slots=np.zeros(7, np.int32)), 'shape'),
+    (dict(row_grads=np.zeros((2, 3), np.float32)), 'shape'),
+  )
+  def test_wrong_arguments(self, wrong, message):
+    table = jnp.zeros((8, 4))
+    right = dict(
+      slots=row_sparse.init_slots(8),
+      ids=np.array([1, 2]),
+      row_grads=np.zeros((2, 4), np.float32),
+    )
+    optimizer = row_sparse.sgd(0.1)
+    state = optimizer.init(table)
+    with self.assertRaisesRegex(AssertionError, message):
+      row_sparse.update(optimizer, table, state, **(right | wrong))
+
+
 class CostTest(parameterized.TestCase):
   @parameterized.parameters('sgd', 'adagrad', 'rowwise_adagrad', 'adam')
-  def test_compiled_update_makes_no_second_table(self, name):
-    """With donation the update is in place, and temporaries know no R."""
+  def test_a_step_costs_what_its_rows_cost(self, name):
+    """Scatters alone have a table's length; temporaries do not know it."""
+    optimizer = getattr(row_sparse, name)(0.1, weight_decay=0.1)
 
-    def temporaries(num_rows):
-      optimizer = getattr(row_sparse, name)(0.1)
-
-      def step(table, state, slots, ids, grads):
-        return row_sparse.update(optimizer, table, state, slots, ids, grads)
-
+    def arguments(num_rows):
       table = jax.ShapeDtypeStruct((num_rows, 16), jnp.float32)
-      args = (
+      return (
         table,
         jax.eval_shape(optimizer.init, table),
         jax.ShapeDtypeStruct((num_rows,), jnp.int32),
         jax.ShapeDtypeStruct((64,), jnp.int32),
         jax.ShapeDtypeStruct((64, 16), jnp.float32),
       )
-      compiled = jax.jit(step, donate_argnums=(0, 1, 2)).lower(*args).compile()
-      self.assertNotRegex(
-        compiled.as_text(), rf'f32\[{num_rows},16\]\S* copy\('
-      )
-      return compiled.memory_analysis().temp_size_in_bytes
 
-    self.assertEqual(temporaries(10_000), temporaries(1_000_000))
+    update = functools.partial(row_sparse.update, optimizer)
+    program = jax.make_jaxpr(update)(*arguments(1003))
+    written = collections.Counter(
+      equation.primitive.name
+      for equation in program.eqns
+      if any(out.aval.shape[:1] == (1003,) for out in equation.outvars)
+    )
+    moments = len(optimizer.init(jnp.zeros((1, 1))).moments)
+    self.assertEqual(written, {'scatter': 1 + moments, 'scatter-add': 1})
+
+    def compiled(num_rows):
+      step = jax.jit(update, donate_argnums=(0, 1, 2))
+      return step.lower(*arguments(num_rows)).compile()
+
+    small, large = compiled(1003), compiled(1_000_003)
+    self.assertNotRegex(large.as_text(), r'\[1000003[^\]]*\]\S* copy\(')
+    self.assertEqual(
+      small.memory_analysis().temp_size_in_bytes,
+      large.memory_analysis().temp_size_in_bytes,
+    )
 
 
 class DocumentationTest(absltest.TestCase):

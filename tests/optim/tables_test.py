@@ -16,11 +16,12 @@ def _setup():
     'narrow': jax.random.normal(keys[1], (12, 1)),
     'other': jax.random.normal(keys[2], (7, 4)),
   }
-  ids = {'a': jnp.array([3, 3, 11, 12, 0]), 'b': jnp.array([6, 1, 1])}
+  # 12, 7 and -1 are out of range.
+  ids = {'a': jnp.array([3, 3, 11, 12, 0]), 'b': jnp.array([6, -1, 6, 7])}
   grads = {
     'wide': jax.random.normal(keys[3], (5, 4)),
     'narrow': jnp.arange(1.0, 6)[:, None],
-    'other': jax.random.normal(keys[4], (3, 4)),
+    'other': jax.random.normal(keys[4], (4, 4)),
   }
   return values, ids, grads
 
@@ -36,13 +37,17 @@ def _run(optimizer, steps=3, factor=1.0):
 
 
 class TablesTest(parameterized.TestCase):
-  @parameterized.parameters(1.0, 0.3)
-  def test_sparse_and_dense_sgd_agree(self, factor):
-    """Id spaces are shared, padding ids are dropped, factors apply."""
+  @parameterized.parameters(
+    (row_sparse.sgd(0.2), optax.sgd(0.2), 0.3),
+    (row_sparse.adagrad(0.2), optax.adagrad(0.2), 1.0),
+    (row_sparse.adagrad(0.2), optax.adagrad(0.2), 0.3),
+  )
+  def test_sparse_and_dense_agree(self, rule, tx, factor):
+    """Id spaces are shared, ids out of range dropped, factors apply."""
     sparse = _run(
-      tables.row_sparse(row_sparse.sgd(0.2), _SPACES, {'a': 4}), factor=factor
+      tables.row_sparse(rule, _SPACES, {'a': 3, 'b': 1}), factor=factor
     )
-    dense = _run(tables.dense(optax.sgd(0.2), _SPACES), factor=factor)
+    dense = _run(tables.dense(tx, _SPACES), factor=factor)
     start = _setup()[0]
     for name in _SPACES:
       np.testing.assert_allclose(sparse[name], dense[name], rtol=1e-5)
