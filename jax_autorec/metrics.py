@@ -1,4 +1,9 @@
-"""Exact metrics, on the host in float64."""
+"""Exact metrics, on the host in float64.
+
+All raise DataError for vectors of unequal lengths, NaN scores, labels other
+than 0 and 1, negative weights and no rows at all; rows of weight 0 (padding,
+say) do not exist.
+"""
 
 from typing import Any
 
@@ -16,23 +21,26 @@ def _arrays(labels, scores, weights):
       f'Labels of shape {labels.shape} and scores of shape {scores.shape}; '
       'expected two vectors of equal length.'
     )
+  if weights is None:
+    weights = np.ones_like(labels)
+  weights = np.asarray(weights, np.float64)
+  if weights.shape != labels.shape:
+    raise errors.DataError(
+      f'Weights of shape {weights.shape} for labels of shape {labels.shape}.'
+    )
+  if not ((weights >= 0) & (weights < np.inf)).all():
+    raise errors.DataError('Sample weights are negative or not finite.')
+  live = weights > 0
+  labels, scores, weights = labels[live], scores[live], weights[live]
+  if not len(labels):
+    raise errors.DataError('No rows to measure, or all of weight 0.')
   if np.isnan(scores).any():
     raise errors.DataError(
       f'{int(np.isnan(scores).sum())} of {len(scores)} scores are NaN.'
     )
-  if weights is None:
-    return labels, scores, np.ones_like(labels)
-  weights = np.asarray(weights, np.float64)
-  if (weights < 0).any():
-    raise errors.DataError('Sample weights are negative.')
-  live = weights > 0
-  return labels[live], scores[live], weights[live]
-
-
-def _mean(values, weights):
-  if not len(values):
-    raise errors.DataError('No rows to measure, or all of weight 0.')
-  return np.average(values, weights=weights)
+  if not ((labels == 0) | (labels == 1)).all():
+    raise errors.DataError('Some labels are neither 0 nor 1.')
+  return labels, scores, weights
 
 
 def auc(labels: Array, scores: Array, weights: Array | None = None) -> float:
@@ -41,7 +49,7 @@ def auc(labels: Array, scores: Array, weights: Array | None = None) -> float:
   Args:
     labels: [R], 0 or 1.
     scores: [R], any increasing function of the probability.
-    weights: [R], at least 0, or None; rows of weight 0 do not exist.
+    weights: [R], at least 0, or None.
 
   Returns:
     The weighted share of pairs in the right order, in [0, 1]; NaN where all
@@ -73,8 +81,9 @@ def logloss(
 ) -> float:
   """Mean binary cross-entropy in nats, from logits [R]."""
   labels, logits, weights = _arrays(labels, logits, weights)
-  losses = np.logaddexp(0, logits) - labels * logits
-  return float(_mean(losses, weights))
+  # Not logaddexp(0, logit) - label * logit, which cancels for large logits.
+  losses = np.logaddexp(0, np.where(labels == 1, -logits, logits))
+  return float(np.average(losses, weights=weights))
 
 
 def normalized_entropy(
@@ -86,7 +95,7 @@ def normalized_entropy(
   rows are of one class.
   """
   labels, logits, weights = _arrays(labels, logits, weights)
-  rate = _mean(labels, weights)
+  rate = np.average(labels, weights=weights)
   if rate in (0, 1):
     return float('nan')
   entropy = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
@@ -98,10 +107,10 @@ def calibration(
 ) -> float:
   """Mean predicted over mean observed rate; NaN without positives."""
   labels, logits, weights = _arrays(labels, logits, weights)
-  observed = _mean(labels, weights)
+  observed = np.average(labels, weights=weights)
   if observed == 0:
     return float('nan')
-  predicted = 1 / (1 + np.exp(-np.clip(logits, -500, 500)))
+  predicted = np.exp(-np.logaddexp(0, -logits))
   return float(np.average(predicted, weights=weights) / observed)
 
 
@@ -116,21 +125,24 @@ def group_auc(
   Args:
     labels: [R], 0 or 1.
     scores: [R].
-    groups: [R], integers.
+    groups: [R], any values that can be sorted.
     weights: [R] or None.
 
   Returns:
     The mean, NaN where no group has both classes; how many groups were left
     out because they have one class only.
   """
-  if weights is None:
-    weights = np.ones(len(labels))
   groups = np.asarray(groups)
-  live = np.asarray(weights) > 0
+  if groups.shape != np.shape(labels):
+    raise errors.DataError(
+      f'Groups of shape {groups.shape} for labels of shape {np.shape(labels)}.'
+    )
+  live = ... if weights is None else np.asarray(weights) > 0
   labels, scores, weights = _arrays(labels, scores, weights)
   groups = groups[live]
   order = np.argsort(groups, kind='stable')
-  starts = np.flatnonzero(np.r_[True, np.diff(groups[order]) != 0])
+  groups = groups[order]
+  starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
   values, sizes, left_out = [], [], 0
   for rows in np.split(order, starts[1:]):
     value = _auc(labels[rows], scores[rows], weights[rows])
@@ -152,9 +164,16 @@ def evaluate_logits(
 ) -> dict[str, float]:
   """All metrics of a split.
 
+  Args:
+    labels: [R], 0 or 1.
+    logits: [R].
+    weights: [R] or None.
+    groups: [R] or None, what `group_auc` groups by.
+
   Returns:
-    'auc', 'logloss', 'ne' (normalised entropy), 'calibration', 'rows',
-    'positives'; with groups also 'gauc' and 'gauc_groups_left_out'.
+    'auc', 'logloss', 'ne' (normalised entropy), 'calibration'; 'rows' and
+    'positives', counted whatever their weight; with groups also 'gauc' and
+    'gauc_groups_left_out'.
   """
   result: dict[str, Any] = {
     'auc': auc(labels, logits, weights),
@@ -183,7 +202,12 @@ def paired_difference(a: Array, b: Array) -> dict[str, float]:
   """
   from scipy import stats  # Imported late: slow.
 
-  difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+  a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+  if a.shape != b.shape or a.ndim != 1:
+    raise errors.DataError(
+      f'Runs of shapes {a.shape} and {b.shape} are not paired.'
+    )
+  difference = a - b
   n = len(difference)
   if n < 2:
     raise errors.DataError(f'{n} paired runs; a spread needs at least 2.')

@@ -74,6 +74,11 @@ class Schema:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
       raise errors.DataError(f'Fields named twice: {", ".join(twice)}.')
+    if self.label in names:
+      raise errors.DataError(
+        f'The label column {self.label!r} is among the input fields; a model '
+        'would read what it is to predict.'
+      )
 
   @property
   def categorical(self) -> tuple[Field, ...]:
@@ -101,5 +106,10 @@ class Schema:
   @classmethod
   def from_dict(cls, values: Mapping[str, Any]) -> 'Schema':
     values = dict(values)
-    fields = tuple(Field(**field) for field in values.pop('fields'))
-    return cls(fields=fields, **values)
+    try:
+      fields = tuple(Field(**field) for field in values.pop('fields'))
+      return cls(fields=fields, **values)
+    except (KeyError, TypeError) as error:
+      raise errors.DataError(
+        f'Not a schema of this version: {error}.'
+      ) from error

@@ -75,17 +75,24 @@ def _terms_and_gates(fields, asked, order, argument):
   return all_terms(fields, order), gates
 
 
-def lr(schema: schema_lib.Schema) -> arch_lib.Architecture:
-  """Logistic regression: one weight per id."""
-  return arch_lib.Architecture(
-    field_plans(schema, dim=1), (), arch_lib.HeadPlan(first_order=True)
-  )
+def lr(
+  schema: schema_lib.Schema, *, pooling: str = 'mean'
+) -> arch_lib.Architecture:
+  """Logistic regression: one weight per id.
+
+  Args:
+    schema: fitted schema.
+    pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+  """
+  fields = field_plans(schema, 1, pooling)
+  return arch_lib.Architecture(fields, (), arch_lib.HeadPlan())
 
 
 def fm(
   schema: schema_lib.Schema,
   *,
   dim: int = 10,
+  pooling: str = 'mean',
   pairs: str | Sequence[tuple[str, str]] = 'fm',
   triples: str | Sequence[tuple[str, str, str]] | None = None,
 ) -> arch_lib.Architecture:
@@ -94,67 +101,111 @@ def fm(
   Args:
     schema: fitted schema.
     dim: embedding width.
+    pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
     pairs: 'fm': the plain sum of all inner products; 'all': all pairs,
       normalised and with trained gates; 'open': the same with gates to be
       searched; or the pairs to keep, normalised and gated.
     triples: None, 'all', 'open' or a sequence, for products of order 3.
   """
-  fields = field_plans(schema, dim)
+  fields = field_plans(schema, dim, pooling)
   interactions = _pair_terms(fields, pairs, 'logit')
   interactions += _triple_terms(fields, triples, 'logit')
   return arch_lib.Architecture(fields, interactions, arch_lib.HeadPlan())
 
 
-def _mlp_head(hidden, norm, dropout, first_order):
-  return arch_lib.HeadPlan(
-    first_order=first_order, hidden=tuple(hidden), norm=norm, dropout=dropout
-  )
-
-
 def wide_deep(
-  schema, *, dim=10, hidden=(400, 400, 400), norm='batch', dropout=0.2
+  schema: schema_lib.Schema,
+  *,
+  dim: int = 10,
+  pooling: str = 'mean',
+  hidden: Sequence[int] = (400, 400, 400),
+  norm: str = 'batch',
+  dropout: float = 0.2,
 ) -> arch_lib.Architecture:
-  """Wide & Deep without hand-made crosses: first order + MLP."""
+  """Wide & Deep without hand-made crosses: first order + MLP.
+
+  (Cheng et al., DLRS 2016.)
+
+  Args:
+    schema: fitted schema.
+    dim: embedding width.
+    pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    hidden: widths of the MLP's hidden layers.
+    norm: 'none', 'batch' or 'layer', before each activation.
+    dropout: share of hidden units that training drops, in [0, 1).
+  """
   return arch_lib.Architecture(
-    field_plans(schema, dim), (), _mlp_head(hidden, norm, dropout, True)
+    field_plans(schema, dim, pooling),
+    (),
+    arch_lib.HeadPlan(hidden=hidden, norm=norm, dropout=dropout),
   )
 
 
 def deepfm(
-  schema,
+  schema: schema_lib.Schema,
   *,
-  dim=10,
-  pairs='fm',
-  triples=None,
-  hidden=(400, 400, 400),
-  norm='batch',
-  dropout=0.2,
+  dim: int = 10,
+  pooling: str = 'mean',
+  pairs: str | Sequence[tuple[str, str]] = 'fm',
+  triples: str | Sequence[tuple[str, str, str]] | None = None,
+  hidden: Sequence[int] = (400, 400, 400),
+  norm: str = 'batch',
+  dropout: float = 0.2,
 ) -> arch_lib.Architecture:
-  """DeepFM (Guo et al., IJCAI 2017); AutoDeepFM with `pairs='open'`."""
-  fields = field_plans(schema, dim)
+  """DeepFM (Guo et al., IJCAI 2017); AutoDeepFM with `pairs='open'`.
+
+  Args:
+    schema: fitted schema.
+    dim: embedding width.
+    pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    pairs: as of `fm`.
+    triples: as of `fm`.
+    hidden: widths of the MLP's hidden layers.
+    norm: 'none', 'batch' or 'layer', before each activation.
+    dropout: share of hidden units that training drops, in [0, 1).
+  """
+  fields = field_plans(schema, dim, pooling)
   interactions = _pair_terms(fields, pairs, 'logit')
   interactions += _triple_terms(fields, triples, 'logit')
   return arch_lib.Architecture(
-    fields, interactions, _mlp_head(hidden, norm, dropout, True)
+    fields,
+    interactions,
+    arch_lib.HeadPlan(hidden=hidden, norm=norm, dropout=dropout),
   )
 
 
 def ipnn(
-  schema,
+  schema: schema_lib.Schema,
   *,
-  dim=10,
-  pairs='fm',
-  triples=None,
-  hidden=(400, 400, 400),
-  norm='none',
-  dropout=0.3,
+  dim: int = 10,
+  pooling: str = 'mean',
+  pairs: str | Sequence[tuple[str, str]] = 'fm',
+  triples: str | Sequence[tuple[str, str, str]] | None = None,
+  hidden: Sequence[int] = (400, 400, 400),
+  norm: str = 'none',
+  dropout: float = 0.3,
 ) -> arch_lib.Architecture:
-  """Inner-product network (Qu et al., ICDM 2016): products feed the MLP."""
-  fields = field_plans(schema, dim)
+  """Inner-product network (Qu et al., ICDM 2016): products feed the MLP.
+
+  Args:
+    schema: fitted schema.
+    dim: embedding width.
+    pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    pairs: as of `fm`, but 'fm' gives every plain product to the MLP.
+    triples: as of `fm`.
+    hidden: widths of the MLP's hidden layers.
+    norm: 'none', 'batch' or 'layer', before each activation.
+    dropout: share of hidden units that training drops, in [0, 1).
+  """
+  fields = field_plans(schema, dim, pooling)
   interactions = _pair_terms(fields, pairs, 'head')
   interactions += _triple_terms(fields, triples, 'head')
   return arch_lib.Architecture(
-    fields, interactions, _mlp_head(hidden, norm, dropout, False)
+    fields,
+    interactions,
+    arch_lib.HeadPlan(
+      first_order=False, hidden=hidden, norm=norm, dropout=dropout
+    ),
   )
 
 

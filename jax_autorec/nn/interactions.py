@@ -143,14 +143,14 @@ class Products(nn.Module):
     normalize: batch normalisation, epsilon 1e-3, running average .99 (the
       official code's values).
     gates: None, 'params' or, while they are searched, 'arch'.
-    gate_init: initial gates [P].
+    gate_init: initial gates, one for all or [P].
     axis_name: replica axis; None except under `pmap`.
   """
 
   terms: tuple[tuple[int, ...], ...]
   normalize: bool = True
   gates: str | None = 'params'
-  gate_init: tuple[float, ...] = ()
+  gate_init: float | tuple[float, ...] = 0.6
   axis_name: str | None = None
 
   @nn.compact
@@ -207,7 +207,8 @@ class Products(nn.Module):
       return None
 
     def init(*unused_key):
-      return jnp.array(self.gate_init, jnp.float32)
+      gates = jnp.asarray(self.gate_init, jnp.float32)
+      return jnp.broadcast_to(gates, (len(self.terms),))
 
     if self.gates == 'params':
       return self.param('gate', init)

@@ -39,7 +39,7 @@ class InteractionStage(nn.Module):
         terms=tuple(tuple(index[n] for n in term) for term in plan.terms),
         normalize=plan.normalize,
         gates=_GATE_COLLECTIONS[plan.gates],
-        gate_init=plan.initial_gates or (plan.gate_init,) * len(plan.terms),
+        gate_init=plan.initial_gates or plan.gate_init,
         axis_name=self.axis_name,
         name=plan.name,
       )
