@@ -8,11 +8,9 @@ one, to name the bad ones or to keep them out.
 from collections.abc import Callable, Iterator, Mapping
 import csv
 import dataclasses
-import gzip
 import io
 import os
 from typing import Any
-import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +22,7 @@ from jax_autorec.data import source as source_lib
 
 BLOCK_BYTES = 8 * 2**20
 _INT32_MAX = 2**31 - 1
+_COMPRESSIONS = {'.gz': 'gzip', '.zst': 'zstd'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,56 +84,40 @@ class _Counted(io.RawIOBase):
     super().close()
 
 
-def _open(path: str) -> tuple[io.BufferedIOBase, _Counted]:
+def _text_blocks(
+  path: str, block_bytes: int
+) -> Iterator[tuple[bytes, int, int]]:
+  """Whole lines of a file: (block, its first line, bytes read so far)."""
   try:
     raw = _Counted(path)
   except FileNotFoundError as error:
     raise errors.DataError(f'{path} does not exist.') from error
   except OSError as error:
     raise errors.DataError(f'Cannot read {path}: {error.strerror}.') from error
-  if path.endswith('.gz'):
-    return gzip.GzipFile(fileobj=io.BufferedReader(raw, 2**20)), raw
-  if path.endswith('.zst'):
-    import zstandard  # Imported late: few files need it.
-
-    reader = zstandard.ZstdDecompressor().stream_reader(
-      raw, read_across_frames=True
-    )
-    return reader, raw
-  return io.BufferedReader(raw, 2**20), raw
-
-
-def _text_blocks(
-  path: str, block_bytes: int
-) -> Iterator[tuple[bytes, int, int]]:
-  """Whole lines of a file: (block, its first line, bytes read so far)."""
-  stream, raw = _open(path)
+  stream = raw
+  for suffix, compression in _COMPRESSIONS.items():
+    if path.endswith(suffix):
+      stream = pa.CompressedInputStream(raw, compression)
   line, rest = 1, b''
-  try:
-    with raw, stream:
-      while True:
+  with raw, stream:
+    while True:
+      try:
         data = stream.read(block_bytes)
-        if not data:
-          break
-        data = rest + data
-        end = data.rfind(b'\n') + 1
-        rest = data[end:]
-        if end:
-          yield data[:end], line, raw.position
-          line += data.count(b'\n', 0, end)
-      if rest:
-        yield rest + b'\n', line, raw.position
-  except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-    raise errors.DataError(
-      f'{path} is damaged or cut off after line {line}: {error}. Fetch it '
-      'again.'
-    ) from error
-  except Exception as error:
-    if type(error).__name__ == 'ZstdError':
-      raise errors.DataError(
-        f'{path} is damaged or cut off after line {line}: {error}.'
-      ) from error
-    raise
+      except OSError as error:
+        raise errors.DataError(
+          f'{path} is damaged or cut off after line {line}: {error}. Fetch it '
+          'again.'
+        ) from error
+      if not data:
+        break
+      data = rest + data
+      end = data.rfind(b'\n') + 1
+      rest = data[end:]
+      if end:
+        yield data[:end], line, raw.position
+        line += data.count(b'\n', 0, end)
+    if rest:
+      yield rest + b'\n', line, raw.position
 
 
 def text_blocks(path: str, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
