@@ -1,0 +1,185 @@
+"""The search step: which batch moves what, and the gradient of policies."""
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_autorec import errors, optim, search, spaces
+from jax_autorec import schema as schema_lib
+from jax_autorec.nn import model as model_lib
+from jax_autorec.search import base, supernet
+from jax_autorec.train import parallel
+from jax_autorec.train import settings as settings_lib
+from jax_autorec.train import state as state_lib
+from jax_autorec.types import Batch
+
+_SCHEMA = schema_lib.Schema(
+  tuple(schema_lib.Field(name, vocab_size=7) for name in 'abcd')
+)
+
+
+def _batch(seed, rows=16, lead=()):
+  rng = np.random.default_rng(seed)
+  shape = (*lead, rows)
+  return Batch(
+    ids=rng.integers(0, 7, (*shape, 4)).astype(np.int32),
+    numeric=np.zeros((*shape, 0), np.float32),
+    missing=np.zeros((*shape, 0), bool),
+    labels=(rng.random(shape) < 0.4).astype(np.float32),
+    weights=np.ones(shape, np.float32),
+    mask=np.broadcast_to(np.arange(rows) < rows - 2, shape),
+  )
+
+
+def _gates(split, tx=None, period=1, warmup=0):
+  """AutoFIS's selector, on either level."""
+  selector = search.autofis(tx or optax.sgd(0.5))
+  return selector._replace(split=split, schedule=base.Schedule(period, warmup))
+
+
+def _setup(selector, mode='none'):
+  architecture = spaces.build('fm', _SCHEMA, dim=3, pairs='open')
+  options = settings_lib.Settings(
+    table_optimizer='sgd', learning_rate=0.05, batch_size=16, parallel=mode
+  )
+  model = model_lib.build(architecture, axis_name=parallel.axis_name(mode))
+  optimizer = settings_lib.make_optimizer(options, architecture)
+  selectors = {'interactions': selector}
+  state = supernet.init(
+    model,
+    optimizer,
+    selectors,
+    state_lib.example_batch(_SCHEMA),
+    jax.random.key(0),
+    0.5,
+  )
+  return state, supernet.make_step(model, optimizer, selectors), selectors
+
+
+def _gate(state):
+  return np.asarray(state.arch['interactions']['pairs']['gate'])
+
+
+class LevelsTest(parameterized.TestCase):
+  def test_bilevel_gates_see_validation_batches_alone(self):
+    state, step, _ = _setup(_gates('valid'))
+    step = jax.jit(step)
+    train, valid, other = _batch(0), _batch(1), _batch(2)
+    first, _ = step(state, (train, valid))
+    swapped, _ = step(state, (other, valid))
+    np.testing.assert_array_equal(_gate(first), _gate(swapped))
+    self.assertFalse(np.array_equal(_gate(first), _gate(state)))
+    changed, _ = step(state, (train, other))
+    self.assertFalse(np.array_equal(_gate(first), _gate(changed)))
+
+  def test_weights_see_train_batches_alone(self):
+    """With gates that do not move, the validation batch leaves no trace."""
+    state, step, _ = _setup(_gates('valid', optax.set_to_zero()))
+    step = jax.jit(step)
+    first, _ = step(state, (_batch(0), _batch(1)))
+    second, _ = step(state, (_batch(0), _batch(2)))
+    jax.tree.map(
+      np.testing.assert_array_equal, first.train.tables, second.train.tables
+    )
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      first.train.batch_stats,
+      second.train.batch_stats,
+    )
+
+  def test_single_level_gates_follow_the_training_loss(self):
+    """Central differences of the train loss, at fixed weights."""
+    state, step, _ = _setup(_gates('train', optax.sgd(1.0)))
+    batch = _batch(0)
+    new, metrics = jax.jit(step)(state, (batch, None))
+    gradient = _gate(state) - _gate(new)
+
+    def loss(gate):
+      moved = state.replace(
+        arch={'interactions': {'pairs': {'gate': jnp.asarray(gate)}}}
+      )
+      return float(jax.jit(step)(moved, (batch, None))[1]['loss'])
+
+    for i in range(6):
+      bump = np.zeros(6, np.float32)
+      bump[i] = 0.05
+      slope = (loss(_gate(state) + bump) - loss(_gate(state) - bump)) / 0.1
+      self.assertAlmostEqual(gradient[i], slope, delta=2e-4)
+    self.assertAlmostEqual(float(metrics['loss']), loss(_gate(state)), 5)
+
+  def test_period_and_warmup(self):
+    state, step, _ = _setup(_gates('train', period=3, warmup=2))
+    step = jax.jit(step)
+    moved = []
+    for i in range(9):
+      new, _ = step(state, (_batch(i), None))
+      moved.append(not np.array_equal(_gate(new), _gate(state)))
+      state = new
+    self.assertEqual(
+      moved, [False, False, True, False, False, True, False, False, True]
+    )
+
+  def test_open_slot_without_selector(self):
+    state, _, _ = _setup(_gates('train'))
+    architecture = spaces.build('fm', _SCHEMA, dim=3, pairs='open')
+    with self.assertRaisesRegex(errors.ConfigError, 'left open'):
+      supernet.derive(state, {}, architecture)
+
+
+class PolicyTest(absltest.TestCase):
+  def test_surrogate_is_the_gradient_of_the_expected_loss(self):
+    """Mean score-function gradient over draws against enumeration."""
+    logits = jnp.array([0.3, -0.5, 0.8])
+    losses = jnp.array([[0.2, 0.9, 0.4], [1.0, 0.1, 0.7]])  # [B, choices]
+    cost = jnp.array([0.0, 0.3, 0.1])
+
+    def expected(logits):
+      return (jax.nn.softmax(logits) * (losses.mean(0) + cost)).sum()
+
+    def one(logits, choice, baseline):
+      draw = base.Draw(
+        choice=choice,
+        log_prob=jax.nn.log_softmax(logits)[choice],
+        baseline=baseline,
+        cost=cost[choice],
+      )
+      return supernet.surrogate(losses[:, choice], {'slot': draw}).mean()
+
+    exact = jax.grad(expected)(logits)
+    for baseline in (0.0, 0.55):
+      grads = jnp.stack(
+        [jax.grad(one)(logits, choice, baseline) for choice in range(3)]
+      )
+      mean = (jax.nn.softmax(logits)[:, None] * grads).sum(0)
+      np.testing.assert_allclose(mean, exact, rtol=1e-5)
+
+
+class ParallelSearchTest(parameterized.TestCase):
+  @parameterized.parameters('jit', 'pmap')
+  def test_autofis_on_eight_devices_agrees_with_one(self, mode):
+    tx = optim.grda(1.0, 0.02, 0.8)
+    batches = (_batch(5, lead=(4,)), None)
+    state, step, _ = _setup(_gates('train', tx))
+    one = parallel.compile_steps(step)
+    expected, _ = one.run(one.place(state), batches)
+    state, step, _ = _setup(_gates('train', tx), mode)
+    many = parallel.compile_steps(step, mode)
+    if mode == 'pmap':
+      batches = (batches[0], None)
+    got, _ = many.run(many.place(state), batches)
+    got = many.fetch(got)
+    np.testing.assert_allclose(
+      _gate(got), _gate(expected), rtol=1e-4, atol=1e-6
+    )
+    self.assertFalse(np.allclose(_gate(got), 0.6, atol=1e-3))
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+      got.train.tables,
+      expected.train.tables,
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()
