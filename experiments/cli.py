@@ -1,14 +1,24 @@
 """How every command starts and ends."""
 
 from collections.abc import Callable
+import errno
+import importlib.util
 import logging
+import pathlib
 import sys
+from typing import Any
 
-from absl import app
+from absl import app, flags
+from ml_collections import config_dict, config_flags
 
 from jax_autorec import errors
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+
 TERMINATED = 143  # 128 + SIGTERM, the shell's convention.
+
+_CONFIGS = pathlib.Path(__file__).parent / 'configs'
+_NO_CONFIGS = ('__init__.py', 'defaults.py')
 
 
 class Quiet(logging.Filter):
@@ -17,6 +27,82 @@ class Quiet(logging.Filter):
   def filter(self, record: logging.LogRecord) -> bool:
     ours = 'jax_autorec' in record.pathname or 'experiments' in record.pathname
     return ours or record.levelno >= logging.WARNING
+
+
+def config_flag(
+  default: str | None, description: str
+) -> flags.FlagHolder[config_dict.ConfigDict]:
+  """Defines --config=FILE.py:ARGUMENT and --config.KEY=VALUE.
+
+  ml_collections reads the command line as the flag is defined, and shows a
+  traceback for a file, an argument or a key that does not exist: those are
+  looked at before, and end the command with one message.
+  """
+  try:
+    _check_config(sys.argv[1:], default)
+  except errors.AutorecError as error:
+    sys.exit(f'Error: {error}')
+  return config_flags.DEFINE_config_file('config', default, description)
+
+
+def _check_config(arguments: list[str], default: str | None) -> None:
+  chosen = default
+  for place, argument in enumerate(arguments):
+    name, equals, value = argument.partition('=')
+    if name in ('--config', '-config'):
+      chosen = value if equals else ''.join(arguments[place + 1 : place + 2])
+  if chosen is not None:
+    check_overrides(arguments, _read_config(chosen))
+
+
+def _read_config(chosen: str) -> config_dict.ConfigDict:
+  """What FILE.py:ARGUMENT describes."""
+  name, colon, argument = chosen.partition(':')
+  path = pathlib.Path(name)
+  if not path.is_file():
+    known = [
+      str(p.relative_to(_CONFIGS.parent.parent))
+      for p in sorted(_CONFIGS.glob('*.py'))
+      if p.name not in _NO_CONFIGS
+    ]
+    raise errors.ConfigError(
+      f'No config {name!r}; the configs are: {", ".join(known)}, each with a '
+      f'data set, as {known[0]}:planted.{errors.nearest(name, known)}'
+    )
+  spec = importlib.util.spec_from_file_location('config_to_check', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(*([argument] if colon else []))
+
+
+def check_overrides(
+  arguments: list[str], config: config_dict.ConfigDict
+) -> None:
+  """Refuses --config.KEY for keys that the config does not have.
+
+  Raises:
+    ConfigError: lists the known keys and the nearest.
+  """
+  known = sorted(_keys(config))
+  for argument in arguments:
+    name = argument.split('=')[0]
+    if not name.startswith(('--config.', '-config.')):
+      continue
+    key = name.partition('.')[2]
+    if key not in known:
+      raise errors.ConfigError(
+        f'No config key {key!r}.{errors.nearest(key, known)} The keys are: '
+        f'{", ".join(known)}.'
+      )
+
+
+def _keys(config: config_dict.ConfigDict, prefix: str = ''):
+  for key in config:
+    value: Any = config.get_ref(key).get()
+    if isinstance(value, config_dict.ConfigDict):
+      yield from _keys(value, f'{prefix}{key}.')
+    else:
+      yield prefix + key
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -32,6 +118,15 @@ def run(main: Callable[[list[str]], None]) -> None:
       main(argv)
     except errors.AutorecError as error:
       print(f'Error: {error}', file=sys.stderr)
+      sys.exit(1)
+    except OSError as error:
+      if error.errno not in _NO_ROOM:
+        raise
+      print(
+        f'Error: {error.filename or "a file"}: {error.strerror}. Free some '
+        'space or see to the permissions; the same command continues.',
+        file=sys.stderr,
+      )
       sys.exit(1)
     except loop.Interrupted as stop:
       print(f'Stopped: {stop}', file=sys.stderr)

@@ -24,14 +24,13 @@ import time
 from typing import Any
 
 from absl import flags, logging
-from ml_collections import config_flags
 import numpy as np
 
 from experiments import cli
 from jax_autorec import errors, metrics
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'A table: a file in experiments/configs, with its argument.'
+_CONFIG = cli.config_flag(
+  None, 'A table: a file in experiments/configs, with its argument.'
 )
 _DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'Where data sets lie.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where cells and tables go.')

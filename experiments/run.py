@@ -11,17 +11,17 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import sys
+from typing import Any
 
 from absl import flags, logging
-from ml_collections import config_flags
 
 from experiments import cli
 from experiments import settings as settings_lib
 from jax_autorec import errors
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config',
+_CONFIG = cli.config_flag(
   'experiments/configs/autofis.py:planted',
   'METHOD.py:DATA or METHOD.py:DATA,tiny; any value as --config.KEY=VALUE.',
 )
@@ -55,28 +55,50 @@ def _workdir(values) -> pathlib.Path:
   return pathlib.Path('runs') / name
 
 
+def _flat(values: Any, prefix: str = '') -> dict[str, Any]:
+  """{'train': {'epochs': 2}} -> {'train.epochs': 2}."""
+  if not isinstance(values, dict):
+    return {prefix[:-1]: values}
+  items = [_flat(v, f'{prefix}{key}.') for key, v in values.items()]
+  return {key: value for item in items for key, value in item.items()}
+
+
 def _claim(workdir: pathlib.Path, values) -> None:
-  """Writes config.json, or checks that the one there is the same."""
+  """Writes config.json, or checks that the one there is the same.
+
+  A config without metrics beside it is of a command that failed before it
+  trained anything, by a slip in the config, say: it is replaced.
+  """
   path = workdir / 'config.json'
   text = json.dumps(values, indent=1, default=list) + '\n'
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-      old, new = json.loads(path.read_text('utf-8')), json.loads(text)
-      if old != new:
-        changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
-        raise errors.ConfigError(
-          f'{workdir} holds a run with another config (it differs in '
-          f'{", ".join(changed)}). Give another --workdir, or delete it.'
-        )
+    if (workdir / 'metrics.jsonl').exists():
+      old = json.loads(path.read_text('utf-8')) if path.exists() else {}
+      if old != json.loads(text):
+        _refuse(workdir, _flat(old), _flat(json.loads(text)))
     else:
       partial = path.with_suffix('.partial')
       partial.write_text(text, 'utf-8')
       os.replace(partial, path)
+  except ValueError as error:
+    raise errors.CheckpointError(
+      f'{path} is not JSON ({error}). Give another --workdir.'
+    ) from error
   except OSError as error:
     raise errors.CheckpointError(
       f'Cannot write {workdir}: {error.strerror}. Give another --workdir.'
     ) from error
+
+
+def _refuse(workdir, old, new):
+  changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+  shown = [f'{k} is {old.get(k)!r}, now {new.get(k)!r}' for k in changed[:5]]
+  shown += [f'{len(changed) - 5} more'] if len(changed) > 5 else []
+  raise errors.CheckpointError(
+    f'{workdir} holds a run with another config: {"; ".join(shown)}. Give '
+    'another --workdir, or delete that one.'
+  )
 
 
 def main(argv: list[str]) -> None:
@@ -86,7 +108,6 @@ def main(argv: list[str]) -> None:
   # Orbax tells every save in a dozen lines.
   logging.set_verbosity(logging.INFO)
   logging.get_absl_handler().addFilter(cli.Quiet())
-  settings_lib.check_overrides(sys.argv[1:], _CONFIG.value)
   values = settings_lib.resolve(_CONFIG.value)
   workdir = _workdir(values)
   _claim(workdir, values)
@@ -99,7 +120,7 @@ def main(argv: list[str]) -> None:
     parallel=_PARALLEL.value,
     bad_rows=_BAD_ROWS.value,
     last=_STAGE.value,
-    command=' '.join(['python -m experiments.run', *sys.argv[1:]]),
+    command=shlex.join(['python', '-m', 'experiments.run', *sys.argv[1:]]),
     machine=f'{platform.machine()}, {os.cpu_count()} cores',
   )
 

@@ -1,13 +1,12 @@
 """From a config to what the library takes: protocols, tuned values, checks."""
 
-import difflib
 import json
 import pathlib
 from typing import Any
 
 from ml_collections import config_dict
 
-from jax_autorec import errors
+from jax_autorec import errors, spaces
 from jax_autorec.train import settings as settings_lib
 
 TUNED = pathlib.Path(__file__).parent / 'tuned'
@@ -118,7 +117,11 @@ def known(data: str, model: str, tuned: bool = True) -> dict[str, Any]:
     values['table_std'] = max(values['table_std'], _GATED_STD)
   path = TUNED / f'{pathlib.Path(data).stem}.json'
   if tuned and path.exists():
-    chosen = json.loads(path.read_text('utf-8'))['chosen']
+    content = json.loads(path.read_text('utf-8'))
+    # A person's frappe.toml is not the named data set.
+    named = content.get('data', {}).get('name', data)
+    same_kind = named.endswith('.toml') == data.endswith('.toml')
+    chosen = content['chosen'] if same_kind else {}
     nearest = [model, plain + GATED, plain] if model != plain else [plain]
     values.update(next((chosen[m] for m in nearest if m in chosen), {}))
   return values
@@ -131,10 +134,21 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
   'control_train': what is good for one is no fair choice for another.
 
   Raises:
-    ConfigError: for an MLP option of a model without one.
+    ConfigError: for an unknown model, an MLP option of a model without one or
+      fewer than 0 rows.
   """
   values = config.to_dict()
   data, model = values['data']['name'], values['model']
+  if values['data']['max_rows'] < 0:
+    raise errors.ConfigError(
+      f'data.max_rows is {values["data"]["max_rows"]}; expected a number of '
+      'rows, or 0 for all.'
+    )
+  if model not in spaces.MODELS:
+    raise errors.ConfigError(
+      f'No model {model!r}; the models are: {", ".join(spaces.MODELS)}.'
+      + errors.nearest(model, spaces.MODELS)
+    )
   is_searched = values['method'] != 'base'
   main = f'{model}+{values["method"]}' if is_searched else model
   known_values = known(data, main, values['tuned'])
@@ -195,33 +209,3 @@ def training(
   return settings_lib.Settings(
     **(values['train'] | overrides), parallel=parallel
   )
-
-
-def check_overrides(
-  arguments: list[str], config: config_dict.ConfigDict
-) -> None:
-  """Refuses --config.KEY for keys that the config does not have.
-
-  Raises:
-    ConfigError: lists the known keys and the nearest.
-  """
-  for argument in arguments:
-    if not argument.startswith('--config.'):
-      continue
-    key = argument.removeprefix('--config.').split('=')[0]
-    known = sorted(_keys(config))
-    if key not in known:
-      near = difflib.get_close_matches(key, known, 1)
-      hint = f' Did you mean {near[0]!r}?' if near else ''
-      raise errors.ConfigError(
-        f'No config key {key!r}.{hint} The keys are: {", ".join(known)}.'
-      )
-
-
-def _keys(config, prefix=''):
-  for key in config:
-    value = config.get_ref(key).get() if hasattr(config, 'get_ref') else None
-    if isinstance(value, config_dict.ConfigDict):
-      yield from _keys(value, f'{prefix}{key}.')
-    else:
-      yield prefix + key

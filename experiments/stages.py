@@ -16,9 +16,9 @@ from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
 from jax_autorec import errors, pipeline, spaces
 from jax_autorec import report as report_lib
+from jax_autorec.data import planted
 from jax_autorec.search import controls as controls_lib
 
-_ORDER = ('search', 'derive', 'retrain', 'evaluate', 'all')
 CONTROLS = {
   'lr': 'lr',
   'base': 'base',
@@ -44,17 +44,24 @@ def run(
   command: str,
   machine: str,
 ) -> None:
-  """Runs the stages up to `last`; prints where the report is."""
+  """Runs the stages up to `last`; prints where the report is.
+
+  A run that has its report is not run again: the page alone is made anew.
+  """
+  if last in ('evaluate', 'all') and (workdir / 'report.json').exists():
+    print(f'Report: {report_lib.write(workdir)}')
+    return
+  _check(values)
   start = time.monotonic()
   settings = settings_lib.training(values, parallel)
   options = dict(values['data'])
   name, max_rows = options.pop('name'), options.pop('max_rows')
-  if name.startswith('planted'):
+  if name in planted.PRESETS:
     options.setdefault('seed', values['seed'])
   data = data_lib.load(name, data_dir, bad_rows=bad_rows, **options)
   if max_rows:
     data = data.head(max_rows)
-  seconds = {'prepare': time.monotonic() - start}
+  seconds = {'prepare': time.monotonic() - start, 'search': 0.0}
   logging.info(
     '%s: %d / %d / %d rows, %d fields',
     name,
@@ -73,10 +80,12 @@ def run(
     found = search(values, data, parallel, workdir)
     seconds['search'] = found.info['seconds']
     if last == 'search':
+      print(f'Searched: {workdir}')
       return
     architecture = pipeline.derive(found)
     architecture.save(workdir)
   if last in ('search', 'derive'):
+    print(f'Derived: {workdir / "architecture.json"}')
     return
   plans = {'retrain': (architecture, settings)}
   for control in values.get('controls', ()):
@@ -96,16 +105,40 @@ def run(
     logging.info('%s: valid %s', stage, _short(models[stage].valid))
   seconds['retrain'] = models['retrain'].info['seconds']
   if last == 'retrain':
+    print(f'Retrained: {workdir}')
     return
   tests = _evaluate(models, data, settings, workdir)
   report = _report(values, data, models, tests, found, architecture)
-  report['seconds'] = seconds | {'total': time.monotonic() - start}
+  others = [m.info['seconds'] for s, m in models.items() if s != 'retrain']
+  report['seconds'] = seconds | {'controls': sum(others)}
   report['command'], report['machine'] = command, machine
   _write_json(workdir / 'report.json', report)
   path = report_lib.write(workdir)
   for stage, test in tests.items():
     logging.info('%s: test %s', stage, _short(test))
   print(f'Report: {path}')
+
+
+def _check(values: dict[str, Any]) -> None:
+  """Refuses names before the data is prepared for them."""
+  known = ('base', *methods.METHODS)
+  if values['method'] not in known:
+    raise errors.ConfigError(
+      f'No method {values["method"]!r}; the methods are: {", ".join(known)}.'
+      + errors.nearest(values['method'], known)
+    )
+  controls = values.get('controls', ())
+  if values['method'] == 'base' and controls:
+    raise errors.ConfigError(
+      'Method base searches nothing and has no controls: run '
+      f'--config=experiments/configs/base.py:{values["data"]["name"]}.'
+    )
+  for control in controls:
+    if control not in CONTROLS:
+      raise errors.ConfigError(
+        f'No control {control!r}; the controls are: {", ".join(CONTROLS)}.'
+        + errors.nearest(control, CONTROLS)
+      )
 
 
 def _short(metrics):
@@ -119,11 +152,6 @@ def search(
   workdir: pathlib.Path | None,
 ) -> pipeline.Found:
   """The search that a resolved config describes."""
-  if values['method'] not in methods.METHODS:
-    raise errors.ConfigError(
-      f'No method {values["method"]!r}; the methods are: base, '
-      f'{", ".join(methods.METHODS)}.'
-    )
   method = methods.METHODS[values['method']]
   search_options = values['search']
   space = method.space(
@@ -156,14 +184,8 @@ def _control(control, values, data, parallel, base, found, architecture):
     return spaces.lr(data.schema), settings
   if control == 'all':
     return controls_lib.keep_all(found.space), settings
-  if control == 'random':
-    random = controls_lib.random_subset(
-      found.space, architecture, values['seed']
-    )
-    return random, settings
-  raise errors.ConfigError(
-    f'No control {control!r}; the controls are: {", ".join(CONTROLS)}.'
-  )
+  random = controls_lib.random_subset(found.space, architecture, values['seed'])
+  return random, settings
 
 
 def _evaluate(models, data, settings, workdir):
@@ -209,6 +231,11 @@ def _report(values, data, models, tests, found, architecture):
     'bytes': model.info['bytes'],
     'examples_per_second': model.info['examples_per_second'],
     'rows': dict(data.counts),
+    'splits': {
+      'train': data.train.num_rows,
+      'valid': data.valid.num_rows,
+      'test': data.test.num_rows,
+    },
     'versions': {
       package: importlib.metadata.version(package)
       for package in ('jax', 'flax', 'optax', 'numpy')

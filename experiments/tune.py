@@ -19,19 +19,16 @@ import itertools
 import json
 import os
 import pathlib
-import sys
 import time
 from typing import Any
 
 from absl import flags, logging
-from ml_collections import config_flags
 
 from experiments import cli
 from experiments import settings as settings_lib
 from jax_autorec import errors
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config',
+_CONFIG = cli.config_flag(
   'experiments/configs/base.py:planted',
   'METHOD.py:DATA; any value that the grid does not set as --config.KEY=VALUE.',
 )
@@ -134,7 +131,6 @@ def main(argv: list[str]) -> None:
     raise errors.ConfigError(f'Unknown arguments: {" ".join(argv[1:])}.')
   logging.set_verbosity(logging.INFO)
   logging.get_absl_handler().addFilter(cli.Quiet())
-  settings_lib.check_overrides(sys.argv[1:], _CONFIG.value)
   values = _CONFIG.value.to_dict()
   for model in _MODELS.value:
     plain, _, kind = model.partition('+')

@@ -4,6 +4,15 @@ Commands print these without a traceback and exit with status 1; anything else
 that escapes is a fault of the library and keeps its traceback.
 """
 
+from collections.abc import Iterable
+import difflib
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+  """' Did you mean ...?', or nothing where no known word is near."""
+  close = difflib.get_close_matches(str(given), [str(k) for k in known], 1)
+  return f' Did you mean {close[0]!r}?' if close else ''
+
 
 class AutorecError(Exception):
   """Base of the errors that a person's input or machine causes."""

@@ -26,7 +26,7 @@ def get_config(argument: str | None = None):
       'epochs': 4 if config.tiny else config_dict.placeholder(int),
       # Final threshold over the gates' start: 4 where nothing else is known;
       # 1.2 prunes little.
-      'ratio': 2.0 if config.tiny else config_dict.placeholder(float),
+      'ratio': 1.5 if config.tiny else config_dict.placeholder(float),
       'learning_rate': 1.0,
       'mu': 0.8,
       'order': 2,

@@ -7,6 +7,8 @@ known (`experiments.settings`). A value given by a person always wins.
 
 from ml_collections import config_dict
 
+from jax_autorec import errors
+
 # Options of each named data set that a person may override, as
 # --config.data.KEY=VALUE; they go to `jax_autorec.data.load`.
 DATA_OPTIONS = {
@@ -20,8 +22,8 @@ def parse(argument: str | None) -> tuple[str, bool]:
   name, flags = parts[0] or 'planted', parts[1:]
   unknown = [flag for flag in flags if flag != 'tiny']
   if unknown:
-    raise ValueError(
-      f'Unknown flag {unknown[0]!r} after the data set; expected "tiny".'
+    raise errors.ConfigError(
+      f"Unknown word {unknown[0]!r} after the data set; expected 'tiny'."
     )
   return name, 'tiny' in flags
 

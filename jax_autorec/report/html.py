@@ -12,10 +12,18 @@ from jax_autorec import errors
 from jax_autorec.report import plots
 
 _NOISE = 0.001  # AUC; what a single seed can gain by luck on small sets.
+_STRONGEST = 25  # Products shown as bars.
+
+_CONTROLS = {
+  'lr': 'logistic regression, one weight per id',
+  'base': 'the plain model, nothing searched',
+  'all + bn + gates': 'all products, normalised and gated, none pruned',
+  'random subset': 'as many products of each order, drawn at random',
+}
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  """Lines of metrics.jsonl in order; of a repeated (stage, step) the last.
+  """Lines of metrics.jsonl by stage and step; of a repeated one the last.
 
   A killed run leaves half a line: it is left out, with a warning.
   """
@@ -31,9 +39,10 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
       continue
     key = (line.get('stage'), line.get('step'), line.get('kind'))
     lines[key] = line
+  stages = list(dict.fromkeys(line.get('stage') for line in lines.values()))
   return sorted(
     lines.values(),
-    key=lambda line: (str(line.get('stage')), line.get('step') or 0),
+    key=lambda line: (stages.index(line.get('stage')), line.get('step') or 0),
   )
 
 
@@ -79,17 +88,25 @@ def render(
 
   template = pathlib.Path(__file__).with_name('template.html')
   environment = jinja2.Environment(autoescape=True, trim_blocks=True)
+  sections = _pictures(report, metrics, architecture)
   pictures = [
-    (title, Markup(svg), caption)
-    for title, svg, caption in _pictures(report, metrics, architecture)
+    (title, [(name, Markup(svg), note) for name, svg, note in figures])
+    for title, figures in sections
+    if figures
   ]
+  headings, rows = _table(report)
   return environment.from_string(template.read_text('utf-8')).render(
     report=report,
+    subtitle=_subtitle(report, architecture),
+    tiles=_tiles(report),
     summary=_summary(report),
-    rows=_table(report),
+    headings=headings,
+    rows=rows,
+    notes=_notes(report),
     pictures=pictures,
     interactions=_interactions(architecture),
-    head=architecture.get('head', {}),
+    head=_head(architecture.get('head', {})),
+    facts=_facts(report),
     config=json.dumps(config, indent=1),
   )
 
@@ -98,49 +115,102 @@ def _number(value: Any, digits: int = 5) -> str:
   if value is None:
     return ''
   if isinstance(value, float):
-    return f'{value:.{digits}f}'
+    return f'{value:,.{digits}f}'
   return f'{value:,}'
 
 
-def _table(report) -> list[dict[str, str]]:
-  """The result and its controls, with differences to the result."""
+def _subtitle(report, architecture) -> str:
+  parts = [f'model {report["model"]}', f'seed {report["seed"]}']
+  if architecture.get('fields'):
+    parts.append(f'{len(architecture["fields"])} fields')
+  for name, rows in report.get('splits', {}).items():
+    parts.append(f'{rows:,} {name} rows')
+  return ', '.join(parts)
+
+
+def _closed(report) -> float | None:
+  """Share of the gap in logloss from LR to the optimum, where it is known."""
+  bayes = report.get('bayes', {}).get('test')
+  lr = report.get('controls', {}).get('lr', {}).get('test')
+  if not bayes or not lr or lr['logloss'] <= bayes['logloss']:
+    return None
+  gap = lr['logloss'] - bayes['logloss']
+  return (lr['logloss'] - report['test']['logloss']) / gap
+
+
+def _tiles(report) -> list[tuple[str, str]]:
+  """(label, value) of what a reader looks for first."""
+  tiles = [
+    ('test AUC', _number(report['test']['auc'])),
+    ('test logloss', _number(report['test']['logloss'])),
+  ]
+  search, recovered = report.get('search'), report.get('recovered')
+  if search:
+    tiles.append(('products kept', f'{search["kept"]} of {search["of"]}'))
+  if recovered:
+    found = f'{recovered["planted_kept"]} of {recovered["planted"]}'
+    tiles.append(('planted pairs found', found))
+  closed = _closed(report)
+  if closed is not None:
+    tiles.append(('of the gap to the optimum closed', f'{closed:.1%}'))
+  tiles.append(('parameters', _number(report.get('total_params'))))
+  seconds = report.get('seconds', {})
+  if search:
+    tiles.append(('search', f'{_number(seconds.get("search"), 1)} s'))
+  tiles.append(('training', f'{_number(seconds.get("retrain"), 1)} s'))
+  return tiles
+
+
+def _table(report) -> tuple[list[str], list[list[str]]]:
+  """Headings and rows: the result, its controls, what is possible."""
+  headings = ['model', 'test AUC', 'result ahead by, AUC', 'test logloss']
+  headings += ['result ahead by, logloss', 'NE', 'valid AUC']
+  headings += ['embedding parameters', 'all parameters', 'seconds']
+  headings += ['examples / s']
+  own = report['test']
   entries = [(f'{report["method"]} ({report["model"]})', report)]
   entries += list(report.get('controls', {}).items())
-  rows = []
-  for place, (name, entry) in enumerate(entries):
-    test = entry.get('test', {})
-    seconds = entry.get('seconds')
-    if isinstance(seconds, Mapping):
-      seconds = seconds.get('retrain')
-    difference = None
-    if place and 'auc' in test:
-      difference = report['test']['auc'] - test['auc']
-    rate = entry.get('examples_per_second')
-    rows.append(
-      {
-        'name': name,
-        'auc': _number(test.get('auc')),
-        'logloss': _number(test.get('logloss')),
-        'ne': _number(test.get('ne'), 4),
-        'ahead': '' if difference is None else f'{difference:+.5f}',
-        'valid_auc': _number(entry.get('valid', {}).get('auc')),
-        'embedding_params': _number(entry.get('embedding_params')),
-        'total_params': _number(entry.get('total_params')),
-        'seconds': _number(seconds, 1),
-        'rate': '' if rate is None else f'{rate:,.0f}',
-      }
-    )
   bayes = report.get('bayes', {}).get('test')
   if bayes:
+    entries.append(('best possible (true logits)', {'test': bayes}))
+  rows = []
+  for place, (name, entry) in enumerate(entries):
+    test, seconds = entry.get('test', {}), entry.get('seconds')
+    if isinstance(seconds, Mapping):
+      seconds = seconds.get('retrain')
+    ahead = ['', '']
+    if place and test:
+      ahead[0] = f'{own["auc"] - test["auc"]:+.5f}'
+      ahead[1] = f'{test["logloss"] - own["logloss"]:+.5f}'
     rows.append(
-      {
-        'name': 'best possible (true logits)',
-        'auc': _number(bayes['auc']),
-        'logloss': _number(bayes['logloss']),
-        'ahead': f'{report["test"]["auc"] - bayes["auc"]:+.5f}',
-      }
+      [
+        name,
+        _number(test.get('auc')),
+        ahead[0],
+        _number(test.get('logloss')),
+        ahead[1],
+        _number(test.get('ne'), 4),
+        _number(entry.get('valid', {}).get('auc')),
+        _number(entry.get('embedding_params')),
+        _number(entry.get('total_params')),
+        _number(seconds, 1),
+        _number(entry.get('examples_per_second'), 0),
+      ]
     )
-  return rows
+  return headings, rows
+
+
+def _notes(report) -> list[str]:
+  known = [
+    f'{name}: {_CONTROLS[name]}.'
+    for name in report.get('controls', {})
+    if name in _CONTROLS
+  ]
+  return known + [
+    'Positive differences favour the result. Choices were made on the '
+    'validation split; the test split was read once. Seconds and examples / s '
+    'are of the training from scratch.'
+  ]
 
 
 def _summary(report) -> list[str]:
@@ -153,19 +223,11 @@ def _summary(report) -> list[str]:
       f'{report["method"]} kept {search["kept"]} of {search["of"]} products '
       f'in {search["steps"]:,} search steps; the kept ones were trained anew.'
     )
-  lines.append(
-    f'On {test["rows"]:,} test rows: AUC {test["auc"]:.5f}, logloss '
-    f'{test["logloss"]:.5f}.'
-  )
   for name, control in report.get('controls', {}).items():
     gain = test['auc'] - control['test']['auc']
-    word = 'Ahead of' if gain > 0 else 'Not ahead of'
+    place = 'Ahead of' if gain > 0 else 'Not ahead of'
     noise = ', within the noise of a single seed' if abs(gain) < _NOISE else ''
-    lines.append(
-      f'{word} {name} by {abs(gain):.5f} AUC{noise}.'
-      if gain > 0
-      else f'{word} {name}: {gain:+.5f} AUC{noise}.'
-    )
+    lines.append(f'{place} {name}: {gain:+.5f} AUC{noise}.')
   recovered = report.get('recovered')
   if recovered:
     lines.append(
@@ -173,18 +235,12 @@ def _summary(report) -> list[str]:
       f'were kept; of {recovered["others"]} others '
       f'{recovered["others_pruned"]} were pruned.'
     )
-  bayes = report.get('bayes', {}).get('test')
-  lr = report.get('controls', {}).get('lr', {}).get('test')
-  if bayes and lr:
-    closed = (lr['logloss'] - test['logloss']) / (
-      lr['logloss'] - bayes['logloss']
-    )
+  closed = _closed(report)
+  if closed is not None:
     lines.append(
       f'The model closes {closed:.1%} of the logloss gap between logistic '
       'regression and the best possible.'
     )
-  if report.get('tiny'):
-    lines.append('A tiny smoke run: its numbers say nothing about quality.')
   lines.append(
     'One seed: compare several, paired, before believing a difference.'
   )
@@ -192,7 +248,33 @@ def _summary(report) -> list[str]:
 
 
 def _pictures(report, metrics, architecture):
-  """(title, svg, caption) of every picture that the values allow."""
+  """(title, [(name, svg, caption)]) of every section that values allow."""
+  yield 'Beside the controls', list(_level_pictures(report))
+  yield from _gate_sections(report, metrics, architecture)
+  yield 'Learning curves, validation split', list(_curves(report, metrics))
+  sizes = {
+    field['name']: field['vocab_size'] * field['dim']
+    for field in architecture.get('fields', [])
+    if field.get('kind') == 'categorical'
+  }
+  if sizes:
+    svg = plots.bars(list(sizes), list(sizes.values()), 'vocabulary x dim')
+    yield 'Size of the embeddings by field', [('Sizes by field', svg, '')]
+
+
+def _level_pictures(report):
+  tests = {report['method']: report['test']}
+  tests |= {n: c['test'] for n, c in report.get('controls', {}).items()}
+  bayes = report.get('bayes', {}).get('test', {})
+  if len(tests) == 1 and not bayes:
+    return
+  for metric, label in (('auc', 'test AUC'), ('logloss', 'test logloss')):
+    numbers = [test[metric] for test in tests.values()]
+    svg = plots.levels(list(tests), numbers, label, bayes.get(metric))
+    yield label, svg, ''
+
+
+def _gate_sections(report, metrics, architecture):
   planted = [tuple(p) for p in report.get('truth', {}).get('pairs', [])]
   names: dict[str, list[tuple[str, ...]]] = {}
   history: dict[str, tuple[list[int], list[list[float]]]] = {}
@@ -204,45 +286,85 @@ def _pictures(report, metrics, architecture):
       steps.append(line['step'])
       rows.append(values)
   for name, (steps, rows) in history.items():
-    terms = names.get(name, [])
-    known = [term in planted for term in terms] if planted else None
-    yield (
-      f'Gates of the {name} over the search',
-      plots.gates_over_time(steps, rows, known),
-      'A gate that ends at zero is pruned.',
-    )
-    if terms and len(terms[0]) == 2:
-      fields = [field['name'] for field in architecture.get('fields', [])]
-      yield (
-        'Field pairs',
-        plots.pair_map(fields, dict(zip(terms, rows[-1])), planted),
-        'Size of each gate at the end of the search'
-        + ('; planted pairs are outlined.' if planted else '.'),
+    terms = names[name]
+    is_pairs = len(terms[0]) == 2
+    truth = planted if is_pairs else []
+    known = [term in truth for term in terms] if truth else None
+    figures = [
+      (
+        f'Gates of the {name}',
+        plots.gates_over_time(steps, rows, known),
+        'A gate that ends at zero is pruned.',
       )
-  for metric, label in (
-    ('valid_auc', 'AUC, validation split'),
-    ('valid_logloss', 'logloss, validation split'),
-  ):
+    ]
+    kept = [i for i, value in enumerate(rows[-1]) if value]
+    if kept:
+      strongest = plots.bars(
+        [' x '.join(terms[i]) for i in kept],
+        [abs(rows[-1][i]) for i in kept],
+        '|gate| at the end of the search',
+        [known[i] for i in kept] if known else None,
+        _STRONGEST,
+      )
+      caption = f'The strongest of the {len(kept)} {name} kept'
+      caption += '; orange: not planted.' if known else '.'
+      figures.append((f'Strongest {name}', strongest, caption))
+    yield f'Gates of the {name} over the search', figures
+    if is_pairs:
+      fields = [field['name'] for field in architecture.get('fields', [])]
+      svg = plots.pair_map(fields, dict(zip(terms, rows[-1])), truth)
+      caption = 'Size of each gate at the end of the search.'
+      caption += ' Planted pairs are outlined.' if truth else ''
+      yield 'Field pairs', [('Field pairs', svg, caption)]
+
+
+def _curves(report, metrics):
+  for metric, label in (('valid_auc', 'AUC'), ('valid_logloss', 'logloss')):
     series = plots.series_by_stage(metrics, metric)
-    if series:
-      yield f'Learning curves: {label}', plots.curves(series, label), ''
-  sizes = {
-    field['name']: field['vocab_size'] * field['dim']
-    for field in architecture.get('fields', [])
-    if field.get('kind') == 'categorical'
-  }
-  if sizes:
-    yield (
-      'Size of the embeddings by field',
-      plots.bars(list(sizes), list(sizes.values()), 'vocabulary x dim'),
-      '',
-    )
+    shown = {}
+    # The result first: it is the one that stands out.
+    for stage in sorted(series, key=lambda s: (s != 'retrain', s == 'search')):
+      name = {'retrain': report['method'], 'search': 'while searching'}.get(
+        stage, stage.removeprefix('control:')
+      )
+      shown[name] = series[stage]
+    if shown:
+      yield label, plots.curves(shown, label), ''
 
 
 def _interactions(architecture):
-  """(name, order, terms as text) of explicit interactions."""
+  """(name, kind of terms, terms as text) of explicit interactions."""
   result = []
   for plan in architecture.get('interactions', []):
     terms = [' x '.join(term) for term in plan.get('terms', [])]
-    result.append((plan.get('name', ''), plan.get('kind', ''), terms))
+    gated = 'normalised and gated' if plan.get('normalize') else 'plain'
+    result.append((plan.get('name', ''), f'products, {gated}', terms))
   return result
+
+
+def _head(head: Mapping[str, Any]) -> str:
+  parts = ['first-order term'] if head.get('first_order') else []
+  if head.get('hidden'):
+    widths = ' - '.join(str(width) for width in head['hidden'])
+    parts.append(
+      f'MLP {widths}, norm {head.get("norm")}, dropout {head.get("dropout")}'
+    )
+  return '; '.join(parts) or 'the sum of the products'
+
+
+def _facts(report) -> list[list[tuple[str, str]]]:
+  """Two lists of (name, value): sizes; times and rows."""
+  sizes = [
+    ('embedding parameters (table entries)', report.get('embedding_params')),
+    ('with projections', report.get('ep_total')),
+    ('all parameters', report.get('total_params')),
+  ]
+  sizes += [(f'bytes of {k}', v) for k, v in report.get('bytes', {}).items()]
+  others = [
+    (f'seconds, {k}', float(v)) for k, v in report.get('seconds', {}).items()
+  ]
+  others += [(f'rows {k}', v) for k, v in report.get('rows', {}).items()]
+  return [
+    [(name, _number(value, 1)) for name, value in lines]
+    for lines in (sizes, others)
+  ]

@@ -1,8 +1,11 @@
 """Pictures of a run, as inline SVG. matplotlib is imported where it is used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import io
+import re
 from typing import Any
+import warnings
 
 # Okabe and Ito's palette: told apart by colour-blind readers.
 BLUE, ORANGE, GREEN, GREY, RED = (
@@ -14,25 +17,62 @@ BLUE, ORANGE, GREEN, GREY, RED = (
 )
 _CYCLE = (BLUE, ORANGE, GREEN, RED, '#CC79A7', '#56B4E9', '#000000')
 _MANY = 100  # Lines above this number are drawn as pixels.
+_LONGEST = 28  # Characters of a name that fit beside a picture.
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+  """How all pictures are drawn.
+
+  Names of fields are a person's: no mathematics in them, and letters that
+  matplotlib's font lacks are the browser's to show.
+  """
+  import matplotlib
+
+  settings = {
+    'font.size': 9,
+    'svg.fonttype': 'none',
+    'svg.hashsalt': 'jax_autorec',  # The same picture has the same bytes.
+    'text.parse_math': False,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.edgecolor': '#666666',
+    'axes.grid': True,
+    'axes.grid.axis': 'y',
+    'axes.axisbelow': True,
+    'grid.color': '#e6e6e6',
+    'grid.linewidth': 0.6,
+    'legend.frameon': False,
+    'legend.fontsize': 8,
+  }
+  with matplotlib.rc_context(settings), warnings.catch_warnings():
+    warnings.filterwarnings('ignore', 'Glyph .* missing from')
+    yield
 
 
 def _figure(width: float, height: float):
   from matplotlib.figure import Figure  # Without pyplot: no global state.
 
   figure = Figure(figsize=(width, height), layout='constrained')
-  axes = figure.add_subplot()
-  axes.spines[['top', 'right']].set_visible(False)
-  return figure, axes
+  return figure, figure.add_subplot()
 
 
 def _svg(figure) -> str:
-  import matplotlib
-
   out = io.StringIO()
-  with matplotlib.rc_context({'svg.fonttype': 'path', 'font.size': 9}):
-    figure.savefig(out, format='svg', dpi=120, metadata={'Date': None})
+  figure.savefig(out, format='svg', dpi=200)
   text = out.getvalue()
-  return text[text.index('<svg') :]
+  # The metadata say who drew it and when, with addresses of vocabularies.
+  return re.sub(
+    r'\s*<metadata>.*?</metadata>', '', text[text.index('<svg') :], flags=re.S
+  )
+
+
+def _short(name: str, longest: int = _LONGEST) -> str:
+  """A name at the length that fits; its ends tell more than its middle."""
+  if len(name) <= longest:
+    return name
+  half = longest // 2 - 1
+  return f'{name[:half]}…{name[-half:]}'
 
 
 def gates_over_time(
@@ -47,31 +87,32 @@ def gates_over_time(
     gates: [S][P] values.
     planted: [P], where the truth is known.
   """
-  figure, axes = _figure(6.4, 3.4)
   marked = planted or [value != 0 for value in gates[-1]]
   labels = ('planted', 'not planted') if planted else ('kept', 'pruned')
   raster = len(marked) > _MANY
-  for wanted, colour, label, order in (
-    (False, GREY, labels[1], 1),
-    (True, BLUE, labels[0], 2),
-  ):
-    places = [i for i, m in enumerate(marked) if bool(m) is wanted]
-    for place in places:
-      axes.plot(
-        steps,
-        [row[place] for row in gates],
-        color=colour,
-        linewidth=1.4 if wanted else 0.8,
-        alpha=0.8,
-        zorder=order,
-        rasterized=raster,
-        label=f'{label} ({len(places)})' if place == places[0] else None,
-      )
-  axes.axhline(0, color='black', linewidth=0.6)
-  axes.set_xlabel('search step')
-  axes.set_ylabel('gate')
-  axes.legend(frameon=False)
-  return _svg(figure)
+  with _style():
+    figure, axes = _figure(6.4, 3.4)
+    for wanted, colour, label, order in (
+      (True, BLUE, labels[0], 3),
+      (False, ORANGE if planted else GREY, labels[1], 2),
+    ):
+      places = [i for i, m in enumerate(marked) if bool(m) is wanted]
+      for place in places:
+        axes.plot(
+          steps,
+          [row[place] for row in gates],
+          color=colour,
+          linewidth=1.4 if wanted else 0.9,
+          alpha=0.8,
+          zorder=order,
+          rasterized=raster,
+          label=f'{label} ({len(places)})' if place == places[0] else None,
+        )
+    axes.axhline(0, color='black', linewidth=0.6)
+    axes.set_xlabel('search step')
+    axes.set_ylabel('gate')
+    axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=2)
+    return _svg(figure)
 
 
 def pair_map(
@@ -86,66 +127,134 @@ def pair_map(
     values: pair -> final gate; pruned pairs are 0.
     planted: pairs of the truth, if known.
   """
+  from matplotlib import patches
   import numpy as np
 
   place = {name: i for i, name in enumerate(fields)}
   grid = np.full((len(fields), len(fields)), np.nan)
+  pruned = []
   for (left, right), value in values.items():
-    grid[place[right], place[left]] = abs(value)
-  side = min(2.2 + 0.32 * len(fields), 9)
-  figure, axes = _figure(side + 0.8, side)
-  image = axes.imshow(grid, cmap='Blues', vmin=0)
-  for left, right in planted:
-    if left in place and right in place:
-      centre = place[left] - 0.5, place[right] - 0.5
-      axes.add_patch(_square(centre))
-  size = 8 if len(fields) <= 20 else 5
-  axes.set_xticks(range(len(fields)), fields, rotation=90, fontsize=size)
-  axes.set_yticks(range(len(fields)), fields, fontsize=size)
-  figure.colorbar(image, ax=axes, label='|gate|, 0 is pruned', shrink=0.8)
-  return _svg(figure)
-
-
-def _square(corner):
-  from matplotlib import patches
-
-  return patches.Rectangle(
-    corner, 1, 1, fill=False, edgecolor=RED, linewidth=1.6
-  )
+    if value:
+      grid[place[right], place[left]] = abs(value)
+    else:
+      pruned.append((place[left], place[right]))
+  many = len(fields) > 20
+  names = [_short(name) for name in fields]
+  # Room for the names beside the map; cells shrink where there are many.
+  margin = 0.5 + 0.065 * max(map(len, names))
+  side = len(fields) * (0.19 if many else 0.3)
+  size = 6.5 if many else 8
+  with _style():
+    figure, axes = _figure(side + margin + 1.1, side + margin)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    image = axes.imshow(grid, cmap='viridis_r', vmin=0)
+    for x, y in pruned:
+      cell = (x - 0.5, y - 0.5)
+      axes.add_patch(patches.Rectangle(cell, 1, 1, facecolor='#eeeeee', lw=0))
+    for left, right in planted:
+      if left in place and right in place:
+        corner = place[left] - 0.5, place[right] - 0.5
+        axes.add_patch(
+          patches.Rectangle(corner, 1, 1, fill=False, edgecolor=RED, lw=1.6)
+        )
+    axes.set_xticks(range(len(fields)), names, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(fields)), names, fontsize=size)
+    axes.tick_params(length=0)
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30)
+    bar.set_label('|gate|; grey: pruned')
+    bar.outline.set_visible(False)
+    return _svg(figure)
 
 
 def curves(
-  series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-  label: str,
-  line: tuple[str, float] | None = None,
+  series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label: str
 ) -> str:
-  """Learning curves: name -> (epochs, values); `line` is a level to reach."""
-  figure, axes = _figure(6.4, 3.4)
-  for (name, (x, y)), colour in zip(series.items(), _CYCLE * 9):
-    axes.plot(x, y, color=colour, label=name, marker='.', linewidth=1.4)
-  if line is not None:
-    axes.axhline(line[1], color='black', linestyle='--', linewidth=0.9)
-    axes.annotate(
-      line[0],
-      (0.01, line[1]),
-      xycoords=('axes fraction', 'data'),
-      va='bottom',
-      fontsize=8,
+  """Learning curves: name -> (epochs, values); the first stands out."""
+  from matplotlib import ticker
+
+  with _style():
+    figure, axes = _figure(5.2, 3.6)
+    for (name, (x, y)), colour in zip(series.items(), _CYCLE * len(series)):
+      first = name == next(iter(series))
+      axes.plot(
+        x,
+        y,
+        color=colour,
+        label=_short(name),
+        marker='.',
+        linewidth=2.2 if first else 1.2,
+        zorder=3 if first else 2,
+      )
+    axes.set_xlabel('epoch')
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
+    return _svg(figure)
+
+
+def bars(
+  names: Sequence[str],
+  numbers: Sequence[float],
+  label: str,
+  marked: Sequence[bool] | None = None,
+  most: int = 40,
+) -> str:
+  """Horizontal bars, the largest on top; the `most` largest of more.
+
+  Args:
+    names: [N].
+    numbers: [N].
+    label: of the axis.
+    marked: [N]: those in blue, the others in orange; all blue if None.
+    most: bars at most.
+  """
+  order = sorted(range(len(names)), key=lambda i: numbers[i])[-most:]
+  colours = [BLUE if not marked or marked[i] else ORANGE for i in order]
+  with _style():
+    figure, axes = _figure(6.4, 0.7 + 0.19 * len(order))
+    axes.grid(axis='x')
+    axes.grid(False, axis='y')
+    # By place, not by name: two shortened names can be alike.
+    axes.barh(range(len(order)), [numbers[i] for i in order], color=colours)
+    axes.set_yticks(range(len(order)), [_short(names[i], 48) for i in order])
+    axes.set_xlabel(label)
+    axes.tick_params(axis='y', labelsize=8, length=0)
+    axes.margins(y=0.02)
+    return _svg(figure)
+
+
+def levels(
+  names: Sequence[str],
+  numbers: Sequence[float],
+  label: str,
+  best: float | None,
+) -> str:
+  """One dot per model, the first one marked; `best` is what can be reached."""
+  with _style():
+    figure, axes = _figure(5.2, 0.8 + 0.28 * len(names))
+    axes.grid(axis='both')
+    places = range(len(names))
+    axes.scatter(
+      numbers, places, s=42, color=[BLUE] + [GREY] * (len(names) - 1), zorder=3
     )
-  axes.set_xlabel('epoch')
-  axes.set_ylabel(label)
-  axes.legend(frameon=False, fontsize=8)
-  return _svg(figure)
-
-
-def bars(names: Sequence[str], numbers: Sequence[float], label: str) -> str:
-  """Horizontal bars, the largest on top; the 40 largest of more."""
-  order = sorted(range(len(names)), key=lambda i: numbers[i])[-40:]
-  figure, axes = _figure(6.4, 0.9 + 0.2 * len(order))
-  axes.barh([names[i] for i in order], [numbers[i] for i in order], color=BLUE)
-  axes.set_xlabel(label)
-  axes.tick_params(axis='y', labelsize=8)
-  return _svg(figure)
+    if best is not None:
+      axes.axvline(best, color='black', linestyle='--', linewidth=0.9)
+      axes.annotate(
+        'best possible',
+        (best, 1),
+        (0, 3),
+        xycoords=('data', 'axes fraction'),
+        textcoords='offset points',
+        ha='center',
+        fontsize=8,
+      )
+    axes.set_yticks(places, [_short(name) for name in names])
+    axes.invert_yaxis()
+    axes.margins(y=0.15)
+    axes.tick_params(axis='y', length=0)
+    axes.set_xlabel(label)
+    return _svg(figure)
 
 
 def series_by_stage(
