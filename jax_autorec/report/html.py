@@ -97,6 +97,7 @@ def render(
   headings, rows = _table(report)
   return environment.from_string(template.read_text('utf-8')).render(
     report=report,
+    title=f'{report["method"]} on {pathlib.Path(report["dataset"]).stem}',
     subtitle=_subtitle(report, architecture),
     tiles=_tiles(report),
     summary=_summary(report),

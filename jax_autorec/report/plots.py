@@ -91,7 +91,7 @@ def gates_over_time(
   labels = ('planted', 'not planted') if planted else ('kept', 'pruned')
   raster = len(marked) > _MANY
   with _style():
-    figure, axes = _figure(6.4, 3.4)
+    figure, axes = _figure(5.2, 3.6)
     for wanted, colour, label, order in (
       (True, BLUE, labels[0], 3),
       (False, ORANGE if planted else GREY, labels[1], 2),
@@ -212,7 +212,7 @@ def bars(
   order = sorted(range(len(names)), key=lambda i: numbers[i])[-most:]
   colours = [BLUE if not marked or marked[i] else ORANGE for i in order]
   with _style():
-    figure, axes = _figure(6.4, 0.7 + 0.19 * len(order))
+    figure, axes = _figure(5.2, 0.7 + 0.19 * len(order))
     axes.grid(axis='x')
     axes.grid(False, axis='y')
     # By place, not by name: two shortened names can be alike.

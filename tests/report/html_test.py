@@ -1,0 +1,265 @@
+import html
+from html import parser
+import itertools
+import json
+import pathlib
+import re
+import tempfile
+from xml.etree import ElementTree
+
+from absl.testing import absltest
+
+from jax_autorec import errors, report
+
+_HOSTILE = (
+  '<script>alert(1)</script>',
+  '"><img src=x onerror=alert(1)>',
+  '--><script>alert(2)</script>',
+  '</svg><style>*{}</style>',
+  "it's $\\frac$ & more",
+)
+
+
+class _Page(parser.HTMLParser):
+  """Tags, attributes and rows of tables, as a browser would see them."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.tags, self.attributes, self.rows, self.text = [], [], [], []
+    self._in_cell = False
+    self.feed(text)
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    self.attributes += attrs
+    if tag == 'tr':
+      self.rows.append([])
+    if tag in ('td', 'th'):
+      self.rows[-1].append('')
+      self._in_cell = True
+
+  def handle_endtag(self, tag):
+    if tag in ('td', 'th'):
+      self._in_cell = False
+
+  def handle_data(self, data):
+    self.text.append(data)
+    if self._in_cell:
+      self.rows[-1][-1] += data
+
+  def row(self, name):
+    return next(row for row in self.rows if row and row[0] == name)
+
+
+def _metrics(auc, logloss):
+  return {'auc': auc, 'logloss': logloss, 'ne': logloss / 0.6, 'rows': 900}
+
+
+def _control(auc, logloss):
+  return {
+    'test': _metrics(auc, logloss),
+    'valid': _metrics(auc, logloss),
+    'embedding_params': 4000,
+    'total_params': 4321,
+    'seconds': 1.5,
+    'examples_per_second': 12345.6,
+  }
+
+
+def _values(fields, planted=()):
+  """Files of a finished search over all pairs of some fields."""
+  pairs = list(itertools.combinations(fields, 2))
+  kept = pairs[::3]
+  architecture = {
+    'fields': [
+      {'name': f, 'kind': 'categorical', 'vocab_size': 9 + i, 'dim': 8}
+      for i, f in enumerate(fields)
+    ],
+    'interactions': [
+      {'name': 'pairs', 'kind': 'products', 'normalize': True, 'terms': kept}
+    ],
+    'head': {'first_order': True, 'hidden': [64, 32], 'norm': 'batch'},
+  }
+  result = {
+    'method': 'autofis',
+    'dataset': 'clicks',
+    'model': 'fm',
+    'seed': 3,
+    'tiny': False,
+    **_control(0.8, 0.45),
+    'controls': {
+      'lr': _control(0.7, 0.6),
+      'base': _control(0.8007, 0.44),
+    },
+    'search': {'kept': len(kept), 'of': len(pairs), 'steps': 200},
+    'seconds': {'prepare': 0.1, 'search': 2.0, 'retrain': 3.0},
+    'rows': {'read': 1010, 'kept': 1000, 'quarantined': 10},
+    'command': 'python -m experiments.run',
+    'machine': 'x',
+  }
+  if planted:
+    result['truth'] = {'pairs': planted}
+    result['bayes'] = {'test': {'auc': 0.85, 'logloss': 0.4}}
+    result['recovered'] = {
+      'planted': len(planted),
+      'planted_kept': 1,
+      'others': len(pairs) - len(planted),
+      'others_pruned': 1,
+    }
+  metrics = [{'stage': 'search', 'step': 0, 'names': {'pairs': pairs}}]
+  for step in (100, 200):
+    gates = [0.6 if p in kept else 0.2 * (200 - step) / 100 for p in pairs]
+    metrics.append({'stage': 'search', 'step': step, 'gates': {'pairs': gates}})
+  for stage in ('search', 'retrain', 'control:lr'):
+    metrics += [
+      {
+        'stage': stage,
+        'step': 100 * e,
+        'kind': 'evaluation',
+        'epoch': float(e),
+        'valid_auc': 0.6 + 0.05 * e,
+        'valid_logloss': 0.6 - 0.05 * e,
+      }
+      for e in (1, 2)
+    ]
+  return result, metrics, architecture, {'seed': 3}
+
+
+class HtmlTest(absltest.TestCase):
+  def test_hostile_field_names_stay_text(self):
+    # One more without a match, so that every hostile one is in a kept pair.
+    values = _values((*_HOSTILE, 'plain', 'other'))
+    text = report.render(*values)
+    page = _Page(text)
+    self.assertNoCommonElements(['script', 'img', 'iframe'], page.tags)
+    self.assertEmpty([n for n, _ in page.attributes if n.startswith('on')])
+    for svg in re.findall(r'<svg.*?</svg>', text, re.S):
+      ElementTree.fromstring(svg)
+    shown = ''.join(page.text)
+    for name in _HOSTILE:
+      self.assertIn(name, shown)
+      self.assertIn(html.escape(name, quote=False)[:12], text)
+
+  def test_page_needs_nothing_but_itself(self):
+    text = report.render(*_values([f'f{i}' for i in range(20)]))
+    page = _Page(text)
+    for name, value in page.attributes:
+      if name in ('src', 'href', 'xlink:href'):
+        self.assertRegex(value, r'^(#|data:image/png;base64,)')
+    self.assertNoCommonElements(['link', 'script', 'iframe'], page.tags)
+    self.assertNotRegex(text, r'@import|url\((?!#)')
+    addresses = set(re.findall(r'https?://[^"\s<]+', text))
+    self.assertContainsSubset(
+      addresses,
+      {'http://www.w3.org/1999/xlink', 'http://www.w3.org/2000/svg'},
+    )
+
+  def test_forty_fields_have_all_pictures_in_a_page_of_bounded_size(self):
+    fields = [f'a_field_with_a_name_{i}' for i in range(40)]
+    planted = [(fields[0], fields[1]), (fields[2], fields[3])]
+    text = report.render(*_values(fields, planted))
+    page = _Page(text)
+    names = [v for n, v in page.attributes if n == 'aria-label']
+    self.assertEqual(
+      names,
+      [
+        'test AUC',
+        'test logloss',
+        'Gates of the pairs',
+        'Strongest pairs',
+        'Field pairs',
+        'AUC',
+        'logloss',
+        'Sizes by field',
+      ],
+    )
+    self.assertEqual(page.tags.count('svg'), len(names))
+    self.assertLess(len(text), 1_000_000)
+
+  def test_differences_favour_the_result_where_positive(self):
+    page = _Page(report.render(*_values('abcd')))
+    headings = page.rows[0]
+    auc = headings.index('result ahead by, AUC')
+    logloss = headings.index('result ahead by, logloss')
+    self.assertEqual(page.row('lr')[auc], '+0.10000')
+    self.assertEqual(page.row('lr')[logloss], '+0.15000')
+    self.assertEqual(page.row('base')[auc], '-0.00070')
+    self.assertEqual(page.row('base')[logloss], '-0.01000')
+    text = ' '.join(page.text)
+    self.assertIn('Ahead of lr: +0.10000 AUC.', text)
+    self.assertRegex(text, 'Not ahead of base: -0.00070 AUC, within the noise')
+
+  def test_planted_data_show_the_distance_from_the_optimum(self):
+    page = _Page(report.render(*_values('abcd', [('a', 'b')])))
+    # (0.6 - 0.45) of (0.6 - 0.4).
+    self.assertIn('75.0%', page.text)
+    self.assertEqual(page.row('best possible (true logits)')[1], '0.85000')
+    self.assertIn('1 of 1', page.text)
+
+  def test_a_run_without_search_has_neither_gates_nor_controls(self):
+    result, metrics, architecture, config = _values('abcd')
+    for key in ('controls', 'search'):
+      del result[key]
+    metrics = [line for line in metrics if line['stage'] == 'retrain']
+    architecture['interactions'] = [{'name': 'fm', 'kind': 'fm', 'to': 'logit'}]
+    page = _Page(report.render(result, metrics, architecture, config))
+    names = [v for n, v in page.attributes if n == 'aria-label']
+    self.assertEqual(names, ['AUC', 'logloss', 'Sizes by field'])
+
+  def test_same_files_give_the_same_bytes(self):
+    values = _values([f'f{i}' for i in range(15)], [('f0', 'f1')])
+    self.assertEqual(report.render(*values), report.render(*values))
+
+
+class FilesTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.workdir = pathlib.Path(tempfile.mkdtemp())
+    self.metrics = self.workdir / 'metrics.jsonl'
+
+  def test_what_a_resumed_run_repeats_counts_once(self):
+    lines = [
+      {'stage': 'search', 'step': 10, 'valid_auc': 0.6},
+      {'stage': 'search', 'step': 20, 'valid_auc': 0.7},
+      {'stage': 'search', 'step': 20, 'valid_auc': 0.75},
+      {'stage': 'retrain', 'step': 10, 'valid_auc': 0.5},
+      {'stage': 'search', 'step': 15, 'valid_auc': 0.65},
+    ]
+    texts = [json.dumps(line) for line in lines]
+    half = json.dumps(lines[0])[:20]
+    self.metrics.write_text('\n'.join([*texts[:2], half, '', *texts[2:]]))
+    found = report.html.read_metrics(self.metrics)
+    self.assertEqual(
+      [(x['stage'], x['step'], x['valid_auc']) for x in found],
+      [
+        ('search', 10, 0.6),
+        ('search', 15, 0.65),
+        ('search', 20, 0.75),
+        ('retrain', 10, 0.5),
+      ],
+    )
+
+  def test_an_unfinished_run_is_named(self):
+    with self.assertRaisesRegex(errors.ConfigError, 'has no report.json'):
+      report.write(self.workdir)
+
+  def test_write_takes_what_lies_there(self):
+    result, metrics, architecture, config = _values('abcd')
+    (self.workdir / 'report.json').write_text(json.dumps(result))
+    self.metrics.write_text('\n'.join(json.dumps(line) for line in metrics))
+    (self.workdir / 'architecture.json').write_text(json.dumps(architecture))
+    (self.workdir / 'config.json').write_text(json.dumps(config))
+    path = report.write(self.workdir)
+    self.assertEqual(
+      path.read_text('utf-8'),
+      report.render(result, _sorted(metrics), architecture, config),
+    )
+
+
+def _sorted(metrics):
+  stages = ('search', 'retrain', 'control:lr')
+  return sorted(metrics, key=lambda x: (stages.index(x['stage']), x['step']))
+
+
+if __name__ == '__main__':
+  absltest.main()
