@@ -21,7 +21,9 @@ class BatchNorm(nn.Module):
   Moments are sums over the live rows of all replicas divided by their count:
   a mean of the replicas' means would weigh a half-empty replica too much.
   The variance is the biased one, in the batch and in the running average
-  (PyTorch keeps the unbiased one; at batch 4096 they differ by 0.02 %).
+  (PyTorch keeps the unbiased one; at batch 4096 they differ by 0.02 %). It is
+  the mean square less the squared mean: rounding swamps it where the mean is
+  thousands of times the spread.
 
   Attributes:
     epsilon: added to the variance.

@@ -15,7 +15,7 @@ def normal_by_blocks(stddev: float) -> Callable[..., Array]:
   """A Flax initialiser: N(0, stddev), drawn block by block and in place.
 
   `jax.nn.initializers.normal` holds the random bits of the whole table beside
-  it; this one needs the table and a block of 16 MiB.
+  it; this one needs the table and a few blocks of 16 MiB.
 
   Args:
     stddev: standard deviation.

@@ -1,4 +1,5 @@
 from absl.testing import absltest, parameterized
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,6 +107,19 @@ class DropoutTest(parameterized.TestCase):
       axis_name='replicas',
     )(x.reshape(4, 2, 6))
     np.testing.assert_array_equal(split.reshape(8, 6), first)
+
+  def test_layers_drop_different_units(self):
+    class TwoLayers(nn.Module):
+      @nn.compact
+      def __call__(self, x):
+        return [blocks.Dropout(0.5)(x, train=True) for _ in range(2)]
+
+    first, second = TwoLayers().apply(
+      {}, jnp.ones((50, 40)), rngs={'dropout': jax.random.key(0)}
+    )
+    # Independent halves agree on half of the units: 6 standard deviations.
+    share = np.mean((np.asarray(first) > 0) == (np.asarray(second) > 0))
+    self.assertAlmostEqual(share, 0.5, delta=6 * np.sqrt(0.25 / 2000))
 
   def test_evaluation_drops_nothing(self):
     x = _x()

@@ -168,6 +168,16 @@ class GatedProductsTest(parameterized.TestCase):
     np.testing.assert_allclose(stats['mean'], 0.01 * mean, rtol=1e-5)
     np.testing.assert_allclose(stats['var'], 0.99 + 0.01 * var, rtol=1e-5)
 
+  def test_serves_with_its_defaults(self):
+    module = interactions.Products(terms=((0, 1), (0, 3)), normalize=False)
+    vectors, mask = _vectors(), np.ones(5, bool)
+    variables = module.init(jax.random.key(0), vectors, mask, train=False)
+    np.testing.assert_allclose(
+      module.apply(variables, vectors, mask, train=False),
+      0.6 * _loop_products(vectors, module.terms),
+      rtol=1e-5,
+    )
+
   def test_search_adds_one_scalar_per_product(self):
     pairs = _pairs(6)
     module = self._module(pairs, gates='arch')

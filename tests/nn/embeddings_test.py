@@ -1,0 +1,225 @@
+"""Embeddings against plain loops over rows and fields."""
+
+import dataclasses
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_autorec import schema as schema_lib
+from jax_autorec import spaces
+from jax_autorec.nn import embeddings
+from jax_autorec.train import state as state_lib
+
+_SCHEMA = schema_lib.Schema(
+  (
+    schema_lib.Field('user', vocab_size=9),
+    schema_lib.Field('price', 'numeric'),
+    schema_lib.Field('tags', vocab_size=7, max_length=3),
+    schema_lib.Field('item', vocab_size=5),
+    schema_lib.Field('age', 'numeric'),
+  )
+)
+_ROWS = 8
+
+
+def _batch(seed=0):
+  """Every tags cell has 0 to 3 values; every third numeric cell is missing."""
+  rng = np.random.default_rng(seed)
+  batch = state_lib.example_batch(_SCHEMA, _ROWS)
+  ids = np.stack(
+    [rng.integers(0, size, _ROWS) for size in (9, 7, 7, 7, 5)], 1
+  ).astype(np.int32)
+  lengths = np.arange(_ROWS)[:, None] % 4
+  ids[:, 1:4] = np.where(np.arange(3) < lengths, ids[:, 1:4], -1)
+  missing = np.arange(2 * _ROWS).reshape(_ROWS, 2) % 3 == 0
+  numeric = np.where(missing, 0, rng.normal(size=missing.shape))
+  return batch._replace(
+    ids=ids, numeric=numeric.astype(np.float32), missing=missing
+  )
+
+
+def _architecture(dims=(4,) * 5, projection='linear', pooling='mean'):
+  """Reads all views: 'main', 'order3' and 'first_order'."""
+  space = spaces.fm(_SCHEMA, dim=4, pooling=pooling, triples='all')
+  dims = dict(zip(('user', 'tags', 'item', 'price', 'age'), dims))
+  fields = tuple(
+    dataclasses.replace(plan, dim=dims[plan.name]) for plan in space.fields
+  )
+  return dataclasses.replace(space, fields=fields, projection=projection)
+
+
+def _random(tree, seed=1):
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), tree
+  )
+
+
+def _loops(architecture, params, batch, view):
+  """[B, F, D] in float64."""
+  params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+  first_order = view == 'first_order'
+  dim = 1 if first_order else architecture.dim
+  out = np.zeros((_ROWS, len(architecture.fields), dim))
+
+  def put(field, row, vector, projections, place):
+    if len(vector) < dim and architecture.projection == 'linear':
+      vector = vector @ params[f'{projections}_projection'][place]
+    out[row, architecture.field_index[field], : len(vector)] = vector
+
+  columns = {'user': [0], 'tags': [1, 2, 3], 'item': [4]}
+  starts, places = {}, {}
+  for plan in architecture.categorical:
+    width = 1 if first_order else plan.dim
+    table = view if first_order else f'{view}_dim_{width}'
+    start = starts.get(table, 0)
+    for row in range(_ROWS):
+      ids = [i for i in batch.ids[row, columns[plan.name]] if i >= 0]
+      vector = sum(
+        (params[table][start + i] for i in ids), start=np.zeros(width)
+      )
+      if plan.pooling == 'mean' and ids:
+        vector = vector / len(ids)
+      put(plan.name, row, vector, table, places.get(table, 0))
+    starts[table] = start + plan.vocab_size
+    places[table] = places.get(table, 0) + 1
+  for column, plan in enumerate(architecture.numeric):
+    name = f'{view}_numeric_dim_{1 if first_order else plan.dim}'
+    place = places.get(name, 0)
+    for row in range(_ROWS):
+      vector = params[name][place] * batch.numeric[row, column]
+      if batch.missing[row, column]:
+        vector = params[f'{name}_missing'][place]
+      put(plan.name, row, vector, name, place)
+    places[name] = place + 1
+  return out
+
+
+class FieldEmbeddingsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    dict(pooling='mean'),
+    dict(pooling='sum'),
+    dict(dims=(2, 4, 2, 4, 3)),
+    dict(dims=(2, 4, 3, 2, 2), projection='zero_pad', pooling='sum'),
+  )
+  def test_views_against_loops(self, **options):
+    architecture, batch = _architecture(**options), _batch()
+    module = embeddings.FieldEmbeddings(architecture)
+    params = _random(module.init(jax.random.key(0), batch)['params'])
+    views = module.apply({'params': params}, batch)
+    self.assertCountEqual(views, ['main', 'order3', 'first_order'])
+    for view, got in views.items():
+      expected = _loops(architecture, params, batch, view)
+      if view == 'first_order':
+        expected = expected[..., 0]
+      np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+  def test_gradients_of_gathered_rows_add_up_to_those_of_tables(self):
+    architecture, batch = _architecture(dims=(2, 4, 4, 4, 4)), _batch()
+    batch.mask[-2:] = False
+    module = embeddings.FieldEmbeddings(architecture)
+    params = _random(module.init(jax.random.key(0), batch)['params'])
+
+    def loss(params, rows=None):
+      views = module.apply({'params': params}, batch, rows)
+      return sum(jnp.sin(view).sum() for view in views.values())
+
+    flat_ids = embeddings.flatten_ids(architecture, batch)
+    rows = embeddings.lookup(params, flat_ids, architecture)
+    row_grads = jax.grad(loss, argnums=1)(params, rows)
+    grads = jax.grad(loss)(params)
+    for table in architecture.tables:
+      # Padding has the number of rows: one more row takes its gradients.
+      full = np.zeros((table.num_rows + 1, table.dim))
+      np.add.at(full, flat_ids[table.space], row_grads[table.name])
+      np.testing.assert_allclose(
+        grads[table.name], full[:-1], rtol=1e-5, atol=1e-6
+      )
+      self.assertTrue(np.any(full[:-1]))
+
+  def test_one_look_up_per_width_however_many_fields(self):
+    def gathers(num_fields):
+      schema = schema_lib.Schema(
+        tuple(
+          schema_lib.Field(f'f{i}', vocab_size=5) for i in range(num_fields)
+        )
+      )
+      space = spaces.deepfm(schema, dim=4, hidden=(2,))
+      batch = state_lib.example_batch(schema)
+      tables = embeddings.init_tables(space, jax.random.key(0))
+      ids = embeddings.flatten_ids(space, batch)
+      rows = lambda tables: embeddings.lookup(tables, ids, space)
+      return str(jax.make_jaxpr(rows)(tables)).count(' gather[')
+
+    self.assertGreater(gathers(3), 0)
+    self.assertEqual(gathers(3), gathers(30))
+
+
+class FlattenTest(absltest.TestCase):
+  def test_rows_of_fields_lie_one_under_another(self):
+    architecture, batch = _architecture(), _batch()
+    batch.ids[0] = [8, 6, 0, 6, 4]  # Last and first ids of their fields.
+    batch.ids[1] = [9, 7, -1, 2**31 - 1, 5]  # Beyond their vocabularies.
+    batch.ids[2] = [0, -1, -1, -(2**31), 1]
+    batch.mask[3] = False
+    (space, flat), *others = embeddings.flatten_ids(architecture, batch).items()
+    self.assertEqual((space, others), ('user+tags+item', []))
+    unknown = schema_lib.UNKNOWN_ID
+    np.testing.assert_array_equal(
+      flat[:4],
+      [
+        [8, 9 + 6, 9 + 0, 9 + 6, 16 + 4],
+        [unknown, 9 + unknown, 21, 9 + unknown, 16 + unknown],
+        [0, 21, 21, 21, 16 + 1],
+        [21] * 5,
+      ],
+    )
+    self.assertEqual(flat.dtype, jnp.int32)
+
+  def test_vocabulary_of_missing_values_alone(self):
+    schema = schema_lib.Schema(
+      (
+        schema_lib.Field('a', vocab_size=1),
+        schema_lib.Field('b', vocab_size=3),
+      )
+    )
+    batch = state_lib.example_batch(schema, 1)
+    batch.ids[:] = 1
+    (flat,) = embeddings.flatten_ids(spaces.lr(schema), batch).values()
+    np.testing.assert_array_equal(flat, [[0, 2]])
+
+  def test_capacity_is_the_largest_number_of_distinct_rows(self):
+    architecture = _architecture()
+    # user: 8 rows below 9 ids; tags: 3 x 8 above 7; item: 8 above 5.
+    self.assertEqual(
+      embeddings.capacities(architecture, _ROWS), {'user+tags+item': 20}
+    )
+    batch = _batch()
+    batch.ids[:, 0] = np.arange(_ROWS)
+    batch.ids[:, 1:4] = np.arange(3 * _ROWS).reshape(_ROWS, 3) % 7
+    batch.ids[:, 4] = np.arange(_ROWS) % 5
+    (flat,) = embeddings.flatten_ids(architecture, batch).values()
+    self.assertLen(np.unique(flat), 20)
+
+
+class TablesTest(absltest.TestCase):
+  def test_fresh_tables(self):
+    architecture = _architecture(dims=(2, 4, 4, 4, 4))
+    first = embeddings.init_tables(architecture, jax.random.key(0), 0.5)
+    module = embeddings.FieldEmbeddings(architecture)
+    params = module.init(jax.random.key(0), _batch())['params']
+    for table in architecture.tables:
+      self.assertEqual(first[table.name].shape, params[table.name].shape)
+      self.assertEqual(first[table.name].dtype, params[table.name].dtype)
+    # Each table, and each key, draws values of its own.
+    second = embeddings.init_tables(architecture, jax.random.key(1), 0.5)
+    values = np.concatenate(
+      [np.ravel(x) for x in jax.tree.leaves((first, second))]
+    )
+    self.assertLen(np.unique(values), len(values))
+
+
+if __name__ == '__main__':
+  absltest.main()
