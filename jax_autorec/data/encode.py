@@ -34,7 +34,12 @@ def split_cells(
   """
   if isinstance(column, pa.ChunkedArray):
     column = column.combine_chunks()
-  if spec.separator is not None:
+  if not readers.has_lists(column):
+    if spec.separator is None:
+      raise errors.DataError(
+        f'Column {spec.name!r} has max_length {spec.max_length}, but its cells '
+        f'are {column.type}; expected lists or a separator.'
+      )
     column = pc.split_pattern(column, spec.separator)
   lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
   starts = np.cumsum(lengths, dtype=np.int64) - lengths

@@ -35,7 +35,7 @@ Every row is gone over twice, so a row that is only read counts in part.
 _SPLITS = ('train', 'valid', 'test')
 _NONE = 255  # No split.
 _ROWS = 2**17  # Rows per step after reading.
-_SAMPLE = 10**6  # Rows that numeric maps are fitted on, at most.
+_SAMPLE = 5 * 10**5  # Rows that numeric maps are fitted on, at most.
 _READING = 0.6  # Share of the work, about.
 
 
@@ -62,7 +62,7 @@ class _Provisional:
     self.rows = 0
     self._widths = {
       'codes': ('<i4', sum(c.max_length for c in self.categorical)),
-      'numeric': ('<f4', len(self.numeric)),
+      'numeric': ('<f8', len(self.numeric)),
       'labels': ('<f4', 1),
       'parts': ('|u1', 1),
     }
@@ -80,7 +80,7 @@ class _Provisional:
     for column in self.categorical:
       slots = slice(place, place := place + column.max_length)
       codes[:, slots] = self._codes(column, table)
-    numeric = np.empty((count, len(self.numeric)), np.float32)
+    numeric = np.empty((count, len(self.numeric)))
     for i, column in enumerate(self.numeric):
       numeric[:, i] = table[column.name].to_numpy()
     columns = {
@@ -374,10 +374,11 @@ def _splits(source, rows) -> Iterator[np.ndarray]:
   has_valid = 'valid' in (source.rows or source.files)
   if is_whole and source.rows:
     named = _named_rows(source, rows)
-  elif is_whole and rule.kind == 'time':
-    ranks = [rows.rows * (1 - rule.valid - rule.test)]
-    ranks.append(rows.rows * (1 - rule.test))
-    bounds = [_Boundary(rows, round(rank)) for rank in ranks]
+  elif is_whole and rule.kind != 'ratio':
+    shares = 1 - rule.valid - rule.test, 1 - rule.test
+    bounds = [round(rows.rows * share) for share in shares]
+    if rule.kind == 'time':
+      bounds = [_Boundary(rows, rank) for rank in bounds]
   start = 0
   for chunk in rows.chunks('parts', *(['time'] if source.time else [])):
     count = len(chunk['parts'])
@@ -387,6 +388,10 @@ def _splits(source, rows) -> Iterator[np.ndarray]:
       splits = np.array(named[start : start + count])
     elif rule.kind == 'time':
       splits = sum(bound.is_beyond(chunk['time']) for bound in bounds)
+    elif rule.kind == 'order':
+      splits = np.searchsorted(
+        bounds, np.arange(start, start + count), side='right'
+      )
     else:
       drawn = rng.random(count)
       splits = np.where(drawn < rule.valid, 1, 0)

@@ -505,6 +505,7 @@ def _typed(source, table, labelled=True):
   """
   columns, wrong = {}, {}
   numeric = _numeric_names(source, labelled)
+  single = {c.name for c in source.columns if c.max_length == 1}
   missing = pa.array(source.missing, pa.string())
   for name in table.column_names:
     column = table[name]
@@ -513,9 +514,12 @@ def _typed(source, table, labelled=True):
     if pa.types.is_floating(column.type):
       nan = pc.fill_null(pc.is_nan(column), False)
       column = pc.if_else(nan, pa.scalar(None, column.type), column)
-    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(
-      column.type
-    )
+    is_list = has_lists(column)
+    if name in single and is_list:
+      raise errors.DataError(
+        f'{source.name}: column {name!r} holds lists; expected a Column of it '
+        'with max_length above 1.'
+      )
     if not (is_list or pa.types.is_integer(column.type) or name in numeric):
       column = pc.cast(column, pa.string())
     if pa.types.is_large_string(column.type) or pa.types.is_string_view(
@@ -538,6 +542,11 @@ def _typed(source, table, labelled=True):
       column = pc.cast(column, pa.float64(), safe=False)
     columns[name] = column
   return pa.table(columns), wrong
+
+
+def has_lists(column: pa.Array | pa.ChunkedArray) -> bool:
+  """Whether the cells of a column are lists."""
+  return pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
 
 
 def as_table(rows: Any, what: str) -> pa.Table:

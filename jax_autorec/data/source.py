@@ -7,6 +7,8 @@ import glob
 import os
 import pathlib
 import tomllib
+import types
+import typing
 from typing import Any
 
 from jax_autorec import errors
@@ -15,7 +17,7 @@ from jax_autorec import schema as schema_lib
 FORMATS = ('delimited', 'parquet', 'libsvm', 'libffm')
 SCALERS = ('none', 'standard', 'minmax', 'max', 'log', 'quantile')
 DISCRETIZATIONS = ('none', 'equal_width', 'equal_frequency', 'log_square')
-SPLITS = ('ratio', 'time')
+SPLITS = ('ratio', 'time', 'order')
 
 
 def nearest(given: str, known) -> str:
@@ -85,7 +87,8 @@ class SplitRule:
 
   Attributes:
     kind: 'ratio': at random by seed; 'time': the latest rows are the test
-      split, those before them the validation split.
+      split, those before them the validation split; 'order': the same by the
+      order in the files.
     valid: share of the rows, in (0, 1).
     test: share of the rows, in [0, 1).
     seed: of the draw.
@@ -167,6 +170,17 @@ class Source:
       raise errors.DataError(
         f'{self.name} needs columns with distinct names; repeated: {twice}.'
       )
+    if self.label in names:
+      raise errors.DataError(
+        f'{self.name} has its label {self.label!r} among its columns: a model '
+        'would be told what it is to predict.'
+      )
+    for column in self.columns:
+      if column.kind != 'numeric' and column.name in (self.time, self.weight):
+        raise errors.DataError(
+          f'{self.name}: column {column.name!r} is categorical, but time and '
+          'weight must be numbers. Declare it numeric, or leave it out.'
+        )
     if 'all' not in self.files and 'train' not in self.files:
       raise errors.DataError(
         f'{self.name} has files for {sorted(self.files)}; expected "all" or '
@@ -198,10 +212,23 @@ def from_settings(values: Mapping[str, Any]) -> Source:
   return Source(**values)
 
 
+def _check_type(value, kind, where: str):
+  """Refuses a plain value of another type than a field is declared with."""
+  kinds = typing.get_args(kind) or (kind,)
+  if not {*kinds} <= {str, int, float, bool, types.NoneType}:
+    return
+  fitting = {*kinds, int} if float in kinds else {*kinds}
+  if type(value) not in fitting:
+    expected = ' or '.join(k.__name__ for k in kinds if k is not types.NoneType)
+    raise errors.DataError(f'{where} is {value!r}; expected {expected}.')
+
+
 def _strict(cls, values: Mapping[str, Any], where: str):
-  known = [field.name for field in dataclasses.fields(cls)]
-  for key in values:
-    if key not in known:
+  known = {field.name: field.type for field in dataclasses.fields(cls)}
+  for key, value in values.items():
+    if key in known:
+      _check_type(value, known[key], f'{where}: {key}')
+    else:
       raise errors.DataError(
         f'{where}: unknown key {key!r}; the keys are: {", ".join(known)}.'
         + nearest(key, known)
@@ -254,7 +281,15 @@ def load_schema_file(path: str | os.PathLike[str]) -> Source:
   )
   if 'split' in values:
     values['split'] = _strict(SplitRule, values['split'], f'{path}, [split]')
-  for key in ('header', 'missing', 'label_positive', 'side_files'):
+  for key in ('header', 'missing', 'label_positive'):
     if key in values:
       values[key] = tuple(str(x) for x in _tuple(values[key]))
+  if 'side_files' in values:
+    values['side_files'] = tuple(
+      str(path.parent / file) for file in _tuple(values['side_files'])
+    )
+  if 'rows' in values:
+    values['rows'] = {
+      split: str(path.parent / file) for split, file in values['rows'].items()
+    }
   return _strict(Source, values, str(path))

@@ -1,0 +1,91 @@
+import pathlib
+import tomllib
+
+from absl.testing import absltest, parameterized
+import numpy as np
+import pandas as pd
+
+from jax_autorec import data as data_lib
+from jax_autorec import errors
+from jax_autorec.data import infer
+
+
+def _frame(count=800):
+  rng = np.random.default_rng(0)
+  return pd.DataFrame(
+    {
+      'city': rng.choice(['Rome, IT', 'Oslo', 'Bern', None], count),
+      'price': np.round(rng.lognormal(size=count), 2),
+      'clicked': rng.integers(0, 2, count),
+      'age': rng.integers(18, 90, count),
+      'user': np.arange(count) + 10**9,
+    }
+  )
+
+
+class InferTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.root = pathlib.Path(self.create_tempdir().full_path)
+
+  def _write(self, kind):
+    frame, path = _frame(), self.root / f'mine.{kind}'
+    if kind == 'parquet':
+      frame.to_parquet(path)
+    else:
+      frame.to_csv(path, index=False, sep='\t' if 'tsv' in kind else ',')
+    return path
+
+  @parameterized.parameters('csv', 'tsv.gz', 'csv.zst', 'parquet')
+  def test_a_first_schema_file_can_be_loaded_from(self, kind):
+    path = self._write(kind)
+    target = infer.write_schema_file(path)
+    self.assertEqual(target, self.root / 'mine.toml')
+    written = tomllib.loads(target.read_text())
+    self.assertEqual(written['label'], 'clicked')
+    self.assertEqual(
+      {column['name']: column['kind'] for column in written['columns']},
+      {
+        'city': 'categorical',
+        'price': 'numeric',
+        'age': 'numeric',
+        'user': 'categorical',  # Nearly all different: an id.
+      },
+    )
+    data = data_lib.load(str(target))
+    self.assertEqual(data.counts['kept'], 800)
+    self.assertEqual(data.schema.field('city').vocab_size, 5)
+    frame = _frame()
+    ids = np.concatenate([data.train.ids, data.valid.ids, data.test.ids])
+    column = [f.name for f in data.schema.categorical].index('city')
+    self.assertEqual((ids[:, column] == 0).sum(), frame.city.isna().sum())
+    self.assertTrue((pathlib.Path(data.directory)).is_relative_to(self.root))
+
+  def test_a_schema_file_is_not_written_over(self):
+    path = self._write('csv')
+    infer.write_schema_file(path)
+    with self.assertRaisesRegex(errors.DataError, 'mine.toml exists already'):
+      infer.write_schema_file(path)
+
+  def test_a_file_without_header(self):
+    path = self.root / 'raw.txt'
+    path.write_text('\n'.join(f'{i % 2}|u{i % 7}|{i / 7}' for i in range(300)))
+    written = tomllib.loads(infer.write_schema_file(path).read_text())
+    self.assertEqual(written['header'], ['label', 'column_1', 'column_2'])
+    self.assertEqual(written['delimiter'], '|')
+    data = data_lib.load(str(self.root / 'raw.toml'))
+    self.assertEqual(data.schema.field('column_1').vocab_size, 9)
+    self.assertEqual(data.schema.field('column_2').kind, 'numeric')
+
+  @parameterized.parameters(
+    ('', 'is empty'), ('a,b\n', 'no rows under its header')
+  )
+  def test_files_without_rows(self, text, message):
+    path = self.root / 'x.csv'
+    path.write_text(text)
+    with self.assertRaisesRegex(errors.DataError, message):
+      infer.write_schema_file(path)
+
+
+if __name__ == '__main__':
+  absltest.main()
