@@ -31,6 +31,7 @@ setuptools.setup(
     'optax>=0.2.5',
     'orbax-checkpoint>=0.11.30',
     'pyarrow>=17',
+    'scipy>=1.13',
     'tensorflow-datasets>=4.9.8',
     'tqdm>=4.66',
     'zstandard>=0.22',
