@@ -1,0 +1,95 @@
+"""Claims over seeds; minutes each: python -m pytest -m slow."""
+
+import csv
+import os
+import pathlib
+import subprocess
+import sys
+
+from absl.testing import absltest, parameterized
+import numpy as np
+import pytest
+
+_ROOT = pathlib.Path(__file__).parent.parent.parent
+_DATA = pathlib.Path(
+  os.environ.get('JAX_AUTOREC_TEST_DATA', _ROOT / '../shared/data')
+).resolve()
+
+pytestmark = pytest.mark.slow
+
+
+def _compare(table, workdir, *arguments):
+  """Cells of a table: (row, model, seed) -> line."""
+  subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'experiments.compare',
+      f'--config=experiments/configs/{table}',
+      f'--workdir={workdir}',
+      f'--data_dir={_DATA}',
+      *arguments,
+    ],
+    cwd=_ROOT,
+    check=True,
+  )
+  with open(pathlib.Path(workdir) / 'cells.csv', encoding='utf-8') as file:
+    lines = list(csv.DictReader(file))
+  return {(x['row'], x['model'], int(x['seed'])): x for x in lines}
+
+
+class PlantedTest(parameterized.TestCase):
+  @parameterized.parameters(('planted', 0.9), ('planted_hard', 0.75))
+  def test_recovery_in_eight_of_ten_seeds(self, name, closed):
+    cells = _compare(
+      f'autofis_table.py:{name}', self.create_tempdir().full_path
+    )
+    good = 0
+    for seed in range(1, 11):
+      result = cells['fm', 'result', seed]
+      recovered = (
+        result['planted_kept'] == result['planted']
+        and int(result['others_pruned']) >= 0.8 * int(result['others'])
+        and float(result['closed']) >= closed
+      )
+      if name == 'planted':
+        full = cells['fm', 'all + bn + gates', seed]
+        recovered &= float(result['logloss']) < float(full['logloss'])
+      good += recovered
+    self.assertGreaterEqual(good, 8)
+
+
+class FrappeTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    if not (_DATA / 'frappe').exists():
+      self.skipTest(f'No Frappe data under {_DATA}.')
+
+  def test_models_reach_what_is_published(self):
+    cells = _compare('base_table.py:frappe', self.create_tempdir().full_path)
+    least = {'deepfm': 0.983, 'ipnn': 0.983, 'fm': 0.966, 'lr': 0.935}
+    for model, bound in least.items():
+      for draw in (0, 1):
+        values = [
+          float(cells[f'{model}, draw {draw}', 'result', seed]['auc'])
+          for seed in (2021, 2022, 2023)
+        ]
+        self.assertGreaterEqual(np.mean(values), bound, (model, draw))
+
+  def test_half_of_the_pairs_do_as_well_as_all(self):
+    cells = _compare(
+      'autofis_table.py:frappe',
+      self.create_tempdir().full_path,
+      '--rows=fm',
+    )
+    mean = lambda model: np.mean(
+      [float(cells['fm', model, s]['auc']) for s in range(2021, 2026)]
+    )
+    for seed in range(2021, 2026):
+      self.assertLessEqual(int(cells['fm', 'result', seed]['kept']), 22)
+    self.assertGreaterEqual(mean('result') - mean('all + bn + gates'), -5e-4)
+    self.assertGreater(mean('result'), mean('random subset'))
+
+
+if __name__ == '__main__':
+  absltest.main()
