@@ -1,1 +1,91 @@
-"""AutoML for deep recommender systems in JAX and Flax."""
+"""AutoML for deep recommender systems in JAX and Flax.
+
+  import jax_autorec as jar
+
+  data = jar.data.load('frappe', data_dir)
+  space = jar.spaces.deepfm(data.schema, pairs='open')
+  autofis = jar.search.autofis(jar.optim.grda(1.0, c=5e-4, mu=0.8))
+  found = jar.run_search(space, {'interactions': autofis}, data)
+  architecture = jar.derive(found)
+  model = jar.retrain(architecture, data)
+  print(jar.evaluate(model, data.test))
+
+What is named here is public. All is imported when it is first used: the import
+of the package itself is quick and needs none of its requirements.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from jax_autorec import (
+    data,
+    errors,
+    metrics,
+    nn,
+    optim,
+    report,
+    search,
+    spaces,
+    train,
+  )
+  from jax_autorec.architecture import Architecture
+  from jax_autorec.pipeline import (
+    Found,
+    Model,
+    derive,
+    evaluate,
+    predict,
+    retrain,
+    run_search,
+  )
+  from jax_autorec.schema import Field, Schema
+  from jax_autorec.train.settings import Settings
+
+__all__ = [
+  'Architecture',
+  'Field',
+  'Found',
+  'Model',
+  'Schema',
+  'Settings',
+  'data',
+  'derive',
+  'errors',
+  'evaluate',
+  'metrics',
+  'nn',
+  'optim',
+  'predict',
+  'report',
+  'retrain',
+  'run_search',
+  'search',
+  'spaces',
+  'train',
+]
+
+_HOME = {
+  'Architecture': 'architecture',
+  'Field': 'schema',
+  'Found': 'pipeline',
+  'Model': 'pipeline',
+  'Schema': 'schema',
+  'Settings': 'train.settings',
+  'derive': 'pipeline',
+  'evaluate': 'pipeline',
+  'predict': 'pipeline',
+  'retrain': 'pipeline',
+  'run_search': 'pipeline',
+}
+
+
+def __getattr__(name: str) -> Any:
+  if name not in __all__:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  module = importlib.import_module(f'{__name__}.{_HOME.get(name, name)}')
+  return getattr(module, name) if name in _HOME else module
+
+
+def __dir__() -> list[str]:
+  return __all__
