@@ -4,9 +4,11 @@ python -m experiments.prepare --dataset=criteo --source=FILE --data_dir=DIR
 python -m experiments.prepare --infer=FILE
 """
 
+import ast
 import time
+from typing import Any
 
-from absl import flags
+from absl import flags, logging
 
 from experiments import cli
 from jax_autorec import errors
@@ -25,14 +27,29 @@ _BAD_ROWS = flags.DEFINE_enum(
   ['raise', 'quarantine'],
   'What becomes of rows that cannot be read.',
 )
+_OPTIONS = flags.DEFINE_multi_string(
+  'option', [], 'An option of the data set, KEY=VALUE, as --config.data has it.'
+)
 _INFER = flags.DEFINE_string(
   'infer', None, 'A CSV, TSV or Parquet file to write a first schema file for.'
 )
 
 
+def _option(text: str) -> tuple[str, Any]:
+  key, equals, value = text.partition('=')
+  if not equals:
+    raise errors.ConfigError(f'--option={text}; expected KEY=VALUE.')
+  try:
+    return key, ast.literal_eval(value)
+  except (SyntaxError, ValueError):
+    return key, value  # A text needs no quotes.
+
+
 def main(argv: list[str]) -> None:
   """Prepares, or infers."""
-  del argv
+  if len(argv) > 1:
+    raise errors.ConfigError(f'Unknown arguments: {" ".join(argv[1:])}.')
+  logging.set_verbosity(logging.INFO)
   if _INFER.value:
     print(f'Wrote {infer.write_schema_file(_INFER.value)}: look it over, then')
     print(f'run with --dataset={infer.schema_path(_INFER.value)}.')
@@ -40,7 +57,9 @@ def main(argv: list[str]) -> None:
   if not _DATASET.value:
     raise errors.ConfigError('Give --dataset=NAME or --infer=FILE.')
   start = time.monotonic()
-  options = {'source': _SOURCE.value} if _SOURCE.value else {}
+  options = dict(_option(text) for text in _OPTIONS.value)
+  if _SOURCE.value:
+    options['source'] = _SOURCE.value
   data = datasets.load(
     _DATASET.value,
     _DATA_DIR.value,
@@ -54,8 +73,11 @@ def main(argv: list[str]) -> None:
     f'{data.counts["kept"]} kept + {data.counts["quarantined"]} quarantined; '
     f'{seconds:.1f} s.'
   )
+  if data.counts['quarantined']:
+    print(f'Rows kept out: {data.directory}/quarantine.jsonl')
   for field in data.schema.fields:
-    print(f'  {field.name}: {field.kind}, {field.vocab_size} ids')
+    ids = f', {field.vocab_size} ids' if field.vocab_size else ''
+    print(f'  {field.name}: {field.kind}{ids}')
 
 
 if __name__ == '__main__':

@@ -10,12 +10,13 @@ from absl import logging
 
 from jax_autorec import errors
 from jax_autorec.data import dataset as dataset_lib
-from jax_autorec.data import ingest, planted
+from jax_autorec.data import ingest, planted, store
 from jax_autorec.data import progress as progress_lib
 from jax_autorec.data import source as source_lib
 
 Column = source_lib.Column
 _CACHE_VARIABLE = 'JAX_AUTOREC_CACHE'
+_STORES = '.jax_autorec'  # In the data directory.
 
 
 def _find(data_dir: str, folders, *names: str) -> str:
@@ -33,6 +34,21 @@ def _find(data_dir: str, folders, *names: str) -> str:
   raise errors.DataError(
     f'None of {", ".join(tried)} (or with .gz or .zst) is in {data_dir}.'
   )
+
+
+def _find_or_prepared(name: str, data_dir: str, folders, *names: str) -> str:
+  """As `_find`, or the file that a store in the directory was made from.
+
+  So what was prepared with --source=FILE is found again without it.
+  """
+  try:
+    return _find(data_dir, folders, *names)
+  except errors.DataError:
+    stores = pathlib.Path(data_dir).glob(f'{_STORES}/{name}-*')
+    by_age = sorted(stores, key=lambda path: path.stat().st_mtime)
+    if not by_age:
+      raise
+    return store.read_manifest(by_age[-1])['inputs'][0]['path']
 
 
 def _categorical(names, **kwargs):
@@ -125,7 +141,8 @@ def criteo(
   Rows lie in the order of time, though none is given: split 'order' tests on
   the last.
   """
-  path = source or _find(
+  path = source or _find_or_prepared(
+    'criteo',
     data_dir,
     ('criteo', 'dac', 'criteo-kaggle'),
     'train.txt',
@@ -161,8 +178,13 @@ def avazu(
   split_seed: int = 0,
 ) -> source_lib.Source:
   """Avazu: hour, weekday and weekend out of `hour`; id is dropped."""
-  path = source or _find(
-    data_dir, ('avazu',), 'train', 'train.csv', 'train_head_9999.csv'
+  path = source or _find_or_prepared(
+    'avazu',
+    data_dir,
+    ('avazu',),
+    'train',
+    'train.csv',
+    'train_head_9999.csv',
   )
   names = 'C1 banner_pos site_id site_domain site_category app_id app_domain'
   names += ' app_category device_id device_ip device_model device_type'
@@ -348,7 +370,7 @@ def resolve(name: str, data_dir: str, **options: Any) -> source_lib.Source:
 
 def store_root(data_dir: str) -> pathlib.Path:
   """Where stores go: in the data directory, or a cache if that is read-only."""
-  inside = pathlib.Path(data_dir) / '.jax_autorec'
+  inside = pathlib.Path(data_dir) / _STORES
   try:
     # Root may write anywhere; a directory marked read-only is left alone.
     if inside.parent.exists() and not inside.parent.stat().st_mode & 0o222:

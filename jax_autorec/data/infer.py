@@ -10,6 +10,7 @@ from jax_autorec.data import readers
 
 _SAMPLE_ROWS = 20_000
 _LABELS = ('label', 'click', 'clicked', 'target', 'y', 'action', 'rating')
+_POSITIVE = ('1', '1.0', 'yes', 'y', 'true', 't', 'click', 'clicked')
 _MISSING = ('', 'NA', 'N/A', 'NaN', 'nan', 'null', 'NULL', '?', '\\N')
 
 
@@ -37,7 +38,7 @@ def write_schema_file(path: str | os.PathLike[str]) -> pathlib.Path:
     head = ['format = "parquet"']
   else:
     names, rows, head = _delimited(path)
-  label = _guess_label(names, rows)
+  label, declared = _guess_label(names, rows)
   columns = [
     _column(name, [row[i] for row in rows])
     for i, name in enumerate(names)
@@ -46,7 +47,7 @@ def write_schema_file(path: str | os.PathLike[str]) -> pathlib.Path:
   lines = [
     '# How to read a table; see jax_autorec/data/README.md for all keys.',
     f'# Guessed from the first {len(rows)} rows: look every line over.',
-    f'label = {json.dumps(label)}  # 0 or 1; else set label_positive = ["yes"]',
+    declared,
     'missing = [' + ', '.join(json.dumps(m) for m in _MISSING) + ']',
     'min_count = 1  # rarer values share the unknown id',
     *head,
@@ -121,14 +122,33 @@ def _is_number(cell: str) -> bool:
 
 
 def _guess_label(names, rows):
-  lowered = {name.lower(): name for name in names}
-  for name in _LABELS:
-    if name in lowered:
-      return lowered[name]
-  for i, name in enumerate(names):
-    if {row[i] for row in rows} <= {'0', '1'}:
-      return name
-  return names[0]
+  """The likely label column, and the line or two that declare it."""
+  distinct = [
+    sorted({row[i] for row in rows} - set(_MISSING)) for i in range(len(names))
+  ]
+  lowered = [name.lower() for name in names]
+  named = [lowered.index(name) for name in _LABELS if name in lowered]
+  binary = [i for i, d in enumerate(distinct) if d == ['0', '1']]
+  # Two words of which one says yes.
+  worded = [
+    i
+    for i, d in enumerate(distinct)
+    if len(d) == 2 and any(x.lower() in _POSITIVE for x in d)
+  ]
+  found = (named + binary + worded + [0])[0]
+  declared = f'label = {json.dumps(names[found])}'
+  values = distinct[found]
+  if not set(values) <= {'0', '1'}:
+    positive = [x for x in values if x.lower() in _POSITIVE]
+    if len(values) == 2 and positive:
+      declared += f'\nlabel_positive = [{json.dumps(positive[-1])}]'
+    elif all(_is_number(x) for x in values):
+      middle = sorted(map(float, values))[len(values) // 2]
+      declared += f'\nlabel_threshold = {middle}  # A GUESS: from where on 1?'
+    else:
+      declared += '  # A GUESS: no column looks like 0 and 1'
+      declared += '\n# label_positive = ["yes"]  # what means 1'
+  return names[found], declared
 
 
 def _column(name, cells):
@@ -143,6 +163,8 @@ def _column(name, cells):
   numeric = numbers and (decimal or several)
   lines = ['', '[[columns]]', f'name = {json.dumps(name)}']
   note = f'  # {len(distinct)} distinct of {len(values)}'
+  if not numeric and len(distinct) > 0.9 * len(values) and len(values) > 50:
+    note += ': tells rows apart, not what they have in common; leave it out?'
   if numeric:
     lines.append(f'kind = "numeric"{note}')
     lines.append('scaler = "log"  # or discretize = "equal_frequency"')

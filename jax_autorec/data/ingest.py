@@ -188,8 +188,19 @@ def prepare(
     ).encode()
   ).hexdigest()
   target = pathlib.Path(root) / f'{source.name}-{digest[:12]}'
-  paths = _paths(source)
+  paths = [path for found in source.files.values() for path in found]
+  paths += [*source.side_files, *source.rows.values()]
+  paths = [os.path.abspath(path) for path in paths]
+  missing = [path for path in paths if not os.path.exists(path)]
   manifest = store.read_manifest(target)
+  if missing and manifest is not None:
+    if [entry['path'] for entry in manifest['inputs']] == paths:
+      logging.info(
+        '%s: %s is gone, its encoded rows are not', source.name, missing[0]
+      )
+      return target
+  if missing:
+    raise errors.DataError(f'{missing[0]} does not exist.')
   if manifest is not None:
     if _same_inputs(manifest['inputs'], paths):
       return target
@@ -266,15 +277,6 @@ def load(
 ) -> dataset_lib.Dataset:
   """The encoded set of a source; prepared first if need be (see `prepare`)."""
   return store.open_store(prepare(source, root, **options), source.name)
-
-
-def _paths(source) -> list[str]:
-  paths = [path for found in source.files.values() for path in found]
-  paths += [*source.side_files, *source.rows.values()]
-  for path in paths:
-    if not os.path.exists(path):
-      raise errors.DataError(f'{path} does not exist.')
-  return paths
 
 
 def _identity(path: str) -> dict[str, Any]:
