@@ -37,6 +37,21 @@ class BatchesTest(parameterized.TestCase):
       self.assertLess((np.diff(live) == 1).mean(), 0.01)
     self.assertLess((orders[0] == orders[1]).mean(), 0.01)
 
+  def test_the_order_is_the_documented_one(self):
+    seed, epoch, rows, window = 3, 2, 5000, 2048
+    blocks = np.random.default_rng((seed, epoch, 0)).permutation(5)
+    dealt = np.concatenate([np.arange(5000)[b * 1024 :][:1024] for b in blocks])
+    expected = [
+      np.random.default_rng((seed, epoch, w + 1)).permutation(part)
+      for w, part in enumerate(np.split(dealt, [window, 2 * window]))
+    ]
+    source = batches.Batches(_split(rows), 300, seed=seed, window_rows=window)
+    found = _epoch_rows(source, epoch)
+    np.testing.assert_array_equal(found[:rows], np.concatenate(expected))
+    small = batches.Batches(_split(rows), 300, seed=seed)
+    order = np.random.default_rng((seed, epoch, 1)).permutation(rows)
+    np.testing.assert_array_equal(_epoch_rows(small, epoch)[:rows], order)
+
   def test_depends_on_seed_epoch_and_step_alone(self):
     first = batches.Batches(_split(5000), 300, seed=3, window_rows=1024)
     second = batches.Batches(_split(5000), 300, seed=3, window_rows=1024)
@@ -70,6 +85,13 @@ class BatchesTest(parameterized.TestCase):
     np.testing.assert_array_equal(batch.ids, [[8, 16], [9, 18], [0, 0], [0, 0]])
     np.testing.assert_array_equal(batch.missing[2:], True)
     self.assertEqual(batch.ids.dtype, np.int32)
+
+  def test_unshuffled_rows_keep_their_order(self):
+    source = batches.Batches(_split(10), 4, seed=5, shuffle=False)
+    for epoch in (0, 3):
+      np.testing.assert_array_equal(
+        _epoch_rows(source, epoch), [*range(10), -1, -1]
+      )
 
   def test_chunk_stacks_batches_over_epochs(self):
     source = batches.Batches(_split(10), 4, seed=5)

@@ -56,16 +56,48 @@ class PlantedTest(parameterized.TestCase):
     self.assertEqual(first.fingerprint, second.fingerprint)
     self.assertNotEqual(first.fingerprint, other.fingerprint)
 
-  def test_no_function_of_the_inputs_beats_the_bayes_optimum(self):
-    """The best table over one planted cell is far from it, chance is 1 SE."""
-    data = planted.generate(num_rows=20_000, seed=0)
-    bayes = data.truth['test']
-    base = metrics.logloss(
-      data.test.labels,
-      np.full(len(data.test.labels), np.log(data.train.labels.mean())),
+  def test_bayes_optimum_is_that_of_the_cells_own_rates(self):
+    """Few cells, many rows: each cell's click rate is its probability."""
+    data = planted.generate(
+      num_rows=400_000,
+      num_fields=3,
+      num_pairs=2,
+      num_triples=1,
+      min_values=3,
+      max_values=5,
+      seed=4,
     )
-    self.assertLess(bayes['logloss'], base - 0.1)
-    self.assertBetween(bayes['auc'], 0.8, 0.97)
+    sizes = [field.vocab_size for field in data.schema.categorical]
+    cells = lambda split: np.ravel_multi_index(split.ids.T, sizes)
+    clicks = np.bincount(cells(data.train), data.train.labels, np.prod(sizes))
+    rows = np.bincount(cells(data.train), minlength=np.prod(sizes))
+    rate = ((clicks + 0.5) / (rows + 1))[cells(data.test)]
+    logits = np.log(rate / (1 - rate))
+    bayes = data.truth['test']
+    self.assertAlmostEqual(
+      bayes['auc'], metrics.auc(data.test.labels, logits), delta=1e-3
+    )
+    self.assertAlmostEqual(
+      bayes['logloss'], metrics.logloss(data.test.labels, logits), delta=1e-3
+    )
+    # The task is neither trivial nor hopeless.
+    self.assertBetween(bayes['auc'], 0.75, 0.97)
+
+  @parameterized.parameters(2, 3)
+  def test_a_term_shows_in_no_smaller_set_of_fields(self, order):
+    """By enumeration: mean 0 given all fields but one, standard deviation 1."""
+    rng = np.random.default_rng(order)
+    shares = [planted._zipf(size, 1.0) for size in (4, 5, 7)[:order]]
+    tables = [planted._vectors(rng, share, 3, 3) for share in shares]
+    grid = np.array(list(itertools.product(*(range(len(s)) for s in shares))))
+    term = planted._term(tuple(range(order)), tables, shares, grid)
+    weights = np.prod([s[grid[:, i]] for i, s in enumerate(shares)], axis=0)
+    shape = [len(share) for share in shares]
+    cube, weights = term.reshape(shape), weights.reshape(shape)
+    for axis, share in enumerate(shares):
+      means = np.tensordot(cube, share, (axis, 0))
+      np.testing.assert_allclose(means, 0, atol=1e-12)
+    self.assertAlmostEqual((weights * cube**2).sum(), 1)
 
   def test_encoding_keeps_the_promises_of_the_schema(self):
     data = planted.generate('planted_hard', num_rows=20_000, seed=1)
@@ -82,13 +114,24 @@ class PlantedTest(parameterized.TestCase):
     rows = sum(s.num_rows for s in (data.train, data.valid, data.test))
     self.assertEqual(rows, data.counts['kept'])
 
-  def test_numeric_steps_and_triples(self):
+  def test_numeric_steps_are_where_the_truth_says(self):
     data = planted.generate(
-      num_rows=30_000, num_numeric=2, num_triples=1, num_pairs=0, std=2.0
+      num_rows=60_000, num_fields=2, num_numeric=2, num_pairs=0, std=1.5
     )
-    self.assertLen(data.truth['numeric'], 2)
-    self.assertLen(data.truth['triples'], 1)
-    self.assertEqual(data.train.numeric.shape[1], 2)
+    self.assertEmpty(data.truth['pairs'])
+    for column, threshold in enumerate(data.truth['numeric'].values()):
+      values = data.train.numeric[:, column]
+      order = np.argsort(values)
+      labels, values = data.train.labels[order], values[order]
+      sums = np.r_[0, np.cumsum(labels)]
+      places = np.arange(1000, len(labels) - 1000)
+      below = sums[places] / places
+      above = (sums[-1] - sums[places]) / (len(labels) - places)
+      # Best single cut: the largest drop of the squared error.
+      gain = (above - below) ** 2 * places * (len(labels) - places)
+      self.assertAlmostEqual(
+        values[places[gain.argmax()]], threshold, delta=0.02
+      )
 
   @parameterized.parameters(
     (dict(num_pairs=46), '46 planted pairs'),
