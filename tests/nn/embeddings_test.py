@@ -192,7 +192,10 @@ class FlattenTest(absltest.TestCase):
 
   def test_capacity_is_the_largest_number_of_distinct_rows(self):
     architecture = _architecture()
-    # user: 8 rows below 9 ids; tags: 3 x 8 above 7; item: 8 above 5.
+    # user: 4 rows below 9 ids; tags: 3 x 4 above 7; item: 4 below 5.
+    self.assertEqual(
+      embeddings.capacities(architecture, 4), {'user+tags+item': 15}
+    )
     self.assertEqual(
       embeddings.capacities(architecture, _ROWS), {'user+tags+item': 20}
     )
