@@ -85,6 +85,13 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     'dim': 10,
     'batch_size': 1024,
     'table_optimizer': 'dense_adam',
+    # By validation AUC.
+    'search': {
+      'epochs': 10,
+      'ratio': 1.5,
+      'learning_rate': 1e-2,
+      'embedding_l2': 1e-3,
+    },
   },
 }
 
