@@ -125,11 +125,11 @@ def _metrics(split, logits):
   )
 
 
-# What may change when a run continues: no more than the order of a sum.
-_FREE_SETTINGS = ('parallel', 'save_seconds', 'steps_per_dispatch')
+# What may change when a run continues: its length, and how it is run.
+_FREE_SETTINGS = ('epochs', 'parallel', 'save_seconds', 'steps_per_dispatch')
 
 
-def _checkpoints(workdir, stage, architecture, data, settings, seed, num_steps):
+def _checkpoints(workdir, stage, architecture, data, settings, seed):
   """Where a stage is saved, and what a saved one must share with it."""
   if workdir is None:
     return checkpoints_lib.InMemory()
@@ -138,7 +138,6 @@ def _checkpoints(workdir, stage, architecture, data, settings, seed, num_steps):
     'architecture': architecture.to_dict(),
     'data': [data.fingerprint, data.train.num_rows, data.valid.num_rows],
     'seed': seed,
-    'num_steps': num_steps,
     **settings.to_dict(),
   }
   for name in _FREE_SETTINGS:
@@ -239,10 +238,7 @@ def retrain(
     )
     return _metrics(data.valid, logits)
 
-  schedule = _schedule(settings, source)
-  checkpoints = _checkpoints(
-    workdir, stage, architecture, data, settings, seed, schedule.steps
-  )
+  checkpoints = _checkpoints(workdir, stage, architecture, data, settings, seed)
   records = records_lib.Records(workdir)
   try:
     state, position = loop.fit(
@@ -251,7 +247,7 @@ def retrain(
       stage=stage,
       feed=source.chunk,
       batch_size=settings.batch_size,
-      schedule=schedule,
+      schedule=_schedule(settings, source),
       stopping=settings.stopping,
       evaluate=evaluate_valid,
       checkpoints=checkpoints,
@@ -349,10 +345,7 @@ def run_search(
     )
     return _metrics(data.valid, logits)
 
-  schedule = _schedule(settings, train, num_steps)
-  checkpoints = _checkpoints(
-    workdir, 'search', space, data, settings, seed, schedule.steps
-  )
+  checkpoints = _checkpoints(workdir, 'search', space, data, settings, seed)
   records = records_lib.Records(workdir)
   names = {
     plan.name: plan.terms
@@ -366,7 +359,7 @@ def run_search(
       stage='search',
       feed=feed,
       batch_size=settings.batch_size,
-      schedule=schedule,
+      schedule=_schedule(settings, train, num_steps),
       stopping=loop.Stopping(patience=0),
       evaluate=evaluate_valid,
       checkpoints=checkpoints,

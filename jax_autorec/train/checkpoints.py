@@ -247,6 +247,8 @@ class Checkpoints:
 
   def _read_arrays(self, step, like, checksums):
     """Some of the arrays of a checkpoint, by name."""
+    if not like:
+      return {}
     ocp = self._ocp
     target = {
       name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import optax
 
 from jax_autorec import architecture as arch_lib
@@ -43,7 +44,8 @@ class Settings:
     first_order_l2: the same over first-order weights; None for embedding_l2.
       A weight per id needs less holding back than a vector.
     l2: the same over all other weights.
-    clip_norm: bound on the global gradient norm, or None.
+    clip_norm: bound on the global gradient norm, or None. L2 terms count as
+      gradient, but for those of touched rows, which are added afterwards.
     patience: evaluations without improvement that stop; 0 never stops.
     plateau_factor: what such an evaluation multiplies the learning rate by.
     steps_per_dispatch: steps in one compiled call.
@@ -113,36 +115,29 @@ def make_optimizer(
 ) -> state_lib.Optimizer:
   """The optimisers of dense parameters and tables that settings describe."""
 
-  def l2_of(params):
-    # Numeric fields' vectors are embeddings, and decay like them.
-    return {
-      scope: settings.embedding_l2
-      if scope == model_lib.EMBEDDINGS
-      else settings.l2
-      for scope in params
-    }
+  first_order_l2 = settings.first_order_l2
+  if first_order_l2 is None:
+    first_order_l2 = settings.embedding_l2
 
-  def decay(grads, state, params):
-    rates = l2_of(params)
-    new = {
-      scope: optax.tree.add_scale(grads[scope], rates[scope], params[scope])
-      if rates[scope]
-      else grads[scope]
-      for scope in params
-    }
-    return new, state
+  def decay(grads, params):
+    def decayed(path, grad, param):
+      names = [entry.key for entry in path]
+      rate = settings.l2
+      if names[0] == model_lib.EMBEDDINGS:
+        # Numeric fields' vectors decay like those of ids.
+        is_first_order = names[1].startswith('first_order')
+        rate = first_order_l2 if is_first_order else settings.embedding_l2
+      return grad + rate * param if rate else grad
 
-  dense = optax.chain(
-    optax.GradientTransformation(lambda params: optax.EmptyState(), decay),
-    optax.adam(settings.learning_rate),
-  )
+    return jax.tree.map_with_path(decayed, grads, params)
+
   rate = settings.table_learning_rate
   if rate is None:
     rate = settings.learning_rate
   spaces = embeddings.spaces(architecture)
   l2 = {
-    table.name: settings.first_order_l2
-    if table.view == 'first_order' and settings.first_order_l2 is not None
+    table.name: first_order_l2
+    if table.view == 'first_order'
     else settings.embedding_l2
     for table in architecture.tables
   }
@@ -155,4 +150,6 @@ def make_optimizer(
       spaces,
       embeddings.capacities(architecture, settings.batch_size),
     )
-  return state_lib.Optimizer(dense, tables, settings.clip_norm)
+  return state_lib.Optimizer(
+    optax.adam(settings.learning_rate), tables, settings.clip_norm, decay
+  )

@@ -1,5 +1,6 @@
 """All that a training step reads and writes, as one pytree."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.struct
@@ -22,11 +23,14 @@ class Optimizer(NamedTuple):
     dense: of all parameters that are not tables.
     tables: of the tables.
     clip_norm: bound on the global norm of all gradients together, or None.
+    decay: (grads, params) -> grads of those parameters, with their L2 terms;
+      before clipping.
   """
 
   dense: optax.GradientTransformation
   tables: tables_lib.TableOptimizer
   clip_norm: float | None = None
+  decay: Callable[[PyTree, PyTree], PyTree] = lambda grads, params: grads
 
 
 @flax.struct.dataclass

@@ -76,6 +76,7 @@ def apply_gradients(
     The state after; the global gradient norm before clipping.
   """
   dense_grads = blocks.psum(dense_grads, axis_name)
+  dense_grads = optimizer.decay(dense_grads, state.params)
   ids = {space: x.reshape(-1) for space, x in flat_ids.items()}
   grads = {name: g.reshape(-1, g.shape[-1]) for name, g in row_grads.items()}
   if axis_name is not None:

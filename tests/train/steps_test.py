@@ -1,6 +1,6 @@
-"""The training step against dense autodiff and optax in float64."""
+"""Steps against plain dense autodiff with optax, in float64."""
 
-import dataclasses
+import functools
 
 from absl.testing import absltest, parameterized
 import jax
@@ -10,276 +10,315 @@ import optax
 
 from jax_autorec import schema as schema_lib
 from jax_autorec import spaces
+from jax_autorec.nn import embeddings
 from jax_autorec.nn import model as model_lib
-from jax_autorec.train import parallel, settings, state, steps
+from jax_autorec.train import parallel, settings, steps
+from jax_autorec.train import state as state_lib
 from jax_autorec.types import Batch
 
-_SCHEMA = schema_lib.Schema(
-  (
-    schema_lib.Field('a', vocab_size=11),
-    schema_lib.Field('b', vocab_size=6, max_length=2),
-    schema_lib.Field('c', 'numeric'),
+_ROWS = 12
+
+
+def _schema(vocab=9):
+  return schema_lib.Schema(
+    (
+      schema_lib.Field('user', vocab_size=vocab),
+      schema_lib.Field('tags', vocab_size=7, max_length=2),
+      schema_lib.Field('price', 'numeric'),
+    )
   )
-)
 
 
-def _batches(count, rows=16, live=13, seed=0):
-  """Batches [count, rows, ...] with padding, duplicates and weights."""
+def _batch(seed=0, rows=_ROWS, live=9, vocab=9):
+  """Rows of unequal weights; the last ones are padding full of garbage."""
   rng = np.random.default_rng(seed)
-  shape = (count, rows)
-  ids = np.stack(
-    [
-      rng.integers(0, 11, shape),
-      rng.integers(0, 6, shape),
-      rng.integers(-1, 6, shape),
-    ],
-    -1,
-  )
-  mask = np.broadcast_to(np.arange(rows) < live, shape)
+  ids = rng.integers(0, [min(vocab, 6), 7, 7], (rows, 3)).astype(np.int32)
+  ids[:, 2] = np.where(rng.random(rows) < 0.5, -1, ids[:, 2])
   return Batch(
-    ids=ids.astype(np.int32),
-    numeric=rng.normal(size=(*shape, 1)).astype(np.float32),
-    missing=rng.random((*shape, 1)) < 0.2,
-    labels=(rng.random(shape) < 0.4).astype(np.float32),
-    weights=np.where(mask, rng.uniform(0.5, 2, shape), 0).astype(np.float32),
-    mask=mask,
+    ids=ids,
+    numeric=rng.normal(size=(rows, 1)).astype(np.float32),
+    missing=rng.random((rows, 1)) < 0.3,
+    labels=(rng.random(rows) < 0.5).astype(np.float32),
+    weights=rng.uniform(0.2, 3, rows).astype(np.float32),
+    mask=np.arange(rows) < live,
   )
 
 
-def _take(batches, i):
-  return Batch(*(leaf[i] for leaf in batches))
-
-
-def _meaningful(params):
-  """Without the offsets before a norm: Adam blows up their rounding noise."""
-  params = dict(params)
-  if 'mlp' in params:
-    params['mlp'] = {
-      name: layer
-      if name == 'output' or 'bias' not in layer or name.startswith('norm')
-      else {'kernel': layer['kernel']}
-      for name, layer in params['mlp'].items()
-    }
-  return params
-
-
-def _make(model_name='deepfm', **options):
-  architecture = spaces.build(model_name, _SCHEMA, dim=3, **options)
-  options = settings.Settings(
-    learning_rate=0.05,
-    table_optimizer='sgd',
-    batch_size=16,
-    embedding_l2=0.0,
-    clip_norm=0.7,
+def _setup(architecture, **options):
+  train = settings.Settings(
+    batch_size=_ROWS, table_std=0.5, learning_rate=0.05, **options
   )
   model = model_lib.build(architecture)
-  optimizer = settings.make_optimizer(options, architecture)
-  fresh, _ = state.init(
-    model, optimizer, state.example_batch(_SCHEMA), jax.random.key(0), 0.5
+  optimizer = settings.make_optimizer(train, architecture)
+  state, _ = state_lib.init(
+    model, optimizer, _batch(), jax.random.key(0), train.table_std
   )
-  return model, optimizer, fresh
+  return train, model, optimizer, state
 
 
-class StepTest(parameterized.TestCase):
-  @parameterized.parameters('fm', 'deepfm', 'ipnn')
-  def test_equals_dense_autodiff_over_steps(self, name):
-    mlp = {} if name == 'fm' else dict(hidden=(5,), norm='batch', dropout=0.0)
-    model, optimizer, fresh = _make(name, **mlp)
-    # Clipping sees both trees at once, so tables and weights share a norm.
-    dense_tx = optimizer.dense
-    batches = _batches(4)
-    step = jax.jit(steps.make_train_step(model, optimizer))
-    current = fresh
-    tables, params = fresh.tables, fresh.params
-    stats, opt = fresh.batch_stats, dense_tx.init(fresh.params)
-    for i in range(4):
-      batch = _take(batches, i)
-      current, metrics = step(current, batch)
+@functools.cache
+def _deepfm():
+  """A model with BatchNorm, dropout and gates, and its compiled step."""
+  architecture = spaces.deepfm(_schema(), dim=3, hidden=(5,), pairs='all')
+  _, model, optimizer, state = _setup(architecture, embedding_l2=0.1)
+  return model, state, jax.jit(steps.make_train_step(model, optimizer))
 
-      def loss(params, tables, batch=batch, stats=stats):
-        merged = {
-          **params,
-          'embeddings': {**params.get('embeddings', {}), **tables},
-        }
-        logits, updated = model.apply(
-          {'params': merged, 'batch_stats': stats},
-          batch,
-          train=True,
-          mutable=['batch_stats'],
+
+def _in_float64(tree):
+  widen = lambda x: (
+    x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
+  )
+  return jax.tree.map(widen, tree)
+
+
+def _mean_loss(model, params, tables, stats, batch):
+  """Weighted mean log loss of live rows, with whole tables as parameters."""
+  tables_and_rest = {
+    **params,
+    'embeddings': {**params.get('embeddings', {}), **tables},
+  }
+  logits = model.apply(
+    {'params': tables_and_rest, 'batch_stats': stats},
+    batch,
+    train=True,
+    mutable=['batch_stats'],
+  )[0]
+  weights = batch.weights * batch.mask
+  losses = jnp.logaddexp(0, logits) - batch.labels * logits
+  return (weights * losses).sum() / weights.sum()
+
+
+def _clipped(grads, bound):
+  norm = jnp.sqrt(sum((g**2).sum() for g in jax.tree.leaves(grads)))
+  return jax.tree.map(lambda g: g * jnp.minimum(1, bound / norm), grads), norm
+
+
+def _touched(architecture, batch):
+  """Table name -> bool [R, 1], rows that live rows of the batch look up."""
+  touched = {}
+  for table in architecture.tables:
+    ids = np.asarray(embeddings.flatten_ids(architecture, batch)[table.space])
+    touched[table.name] = np.isin(np.arange(table.num_rows), ids)[:, None]
+  return touched
+
+
+class TrainStepTest(parameterized.TestCase):
+  def test_bars_protocol_is_plain_adam_on_loss_and_l2(self):
+    """Whole tables decay, padding weighs nothing, all gradients are clipped."""
+    # Without BatchNorm: Adam blows up the rounding noise of offsets before it.
+    architecture = spaces.deepfm(
+      _schema(), dim=3, hidden=(5,), norm='none', dropout=0.0
+    )
+    rates = {'main_dim_3': 0.3, 'first_order': 0.1}
+    clip_norm, norms = 1.2, []
+    with jax.enable_x64(True):
+      _, model, optimizer, state = _setup(
+        architecture,
+        table_optimizer='dense_adam',
+        embedding_l2=0.3,
+        first_order_l2=0.1,
+        l2=0.2,
+        clip_norm=clip_norm,
+      )
+      state = _in_float64(state)
+      step = jax.jit(steps.make_train_step(model, optimizer))
+
+      def objective(weights, batch):
+        params, tables = weights
+        loss = _mean_loss(model, params, tables, state.batch_stats, batch)
+        decay = sum(
+          (0.05 if name.startswith('first_order') else 0.15) * (x**2).sum()
+          for name, x in params['embeddings'].items()
         )
-        losses = optax.sigmoid_binary_cross_entropy(logits, batch.labels)
-        live = batch.weights * batch.mask
-        return jnp.sum(losses * live) / live.sum(), updated
+        decay += 0.1 * optax.tree.norm(params['mlp'], squared=True)
+        for name, table in tables.items():
+          decay += 0.5 * rates[name] * (table**2).sum()
+        return loss + decay, loss
 
-      (value, updated), grads = jax.value_and_grad(
-        loss, argnums=(0, 1), has_aux=True
-      )(params, tables)
-      norm = optax.global_norm(grads)
-      grads = jax.tree.map(lambda g, n=norm: g * jnp.minimum(1, 0.7 / n), grads)
-      updates, opt = dense_tx.update(grads[0], opt, params)
-      params = optax.apply_updates(params, updates)
-      tables = jax.tree.map(lambda t, g: t - 0.05 * g, tables, grads[1])
-      stats = updated.get('batch_stats', {})
-      np.testing.assert_allclose(metrics['loss'], value, rtol=1e-5)
-      np.testing.assert_allclose(metrics['grad_norm'], norm, rtol=1e-4)
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5)
-    jax.tree.map(close, current.tables, tables)
-    jax.tree.map(close, _meaningful(current.params), _meaningful(params))
-    self.assertEqual(int(current.step), 4)
+      expected = (state.params, state.tables)
+      adam = optax.adam(0.05)
+      adam_state = adam.init(expected)
 
-  def test_padding_changes_no_bit(self):
-    model, optimizer, fresh = _make(hidden=(5,), norm='batch', dropout=0.3)
-    batch = _take(_batches(1), 0)
-    other = Batch(*(leaf.copy() for leaf in batch))
-    other.ids[13:], other.numeric[13:], other.labels[13:] = 4, 9.0, 1.0
-    step = jax.jit(steps.make_train_step(model, optimizer))
-    first, second = step(fresh, batch), step(fresh, other)
-    as_data = lambda x: (
-      jax.random.key_data(x)
-      if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-      else x
-    )
+      @jax.jit
+      def oracle(weights, adam_state, batch):
+        (_, loss), grads = jax.value_and_grad(objective, has_aux=True)(
+          weights, batch
+        )
+        grads, norm = _clipped(grads, clip_norm)
+        updates, adam_state = adam.update(grads, adam_state)
+        return optax.apply_updates(weights, updates), adam_state, loss, norm
+
+      for i in range(4):
+        batch = _in_float64(jax.tree.map(jnp.asarray, _batch(seed=i)))
+        expected, adam_state, loss, norm = oracle(expected, adam_state, batch)
+        state, metrics = step(state, batch)
+        np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-12)
+        np.testing.assert_allclose(metrics['grad_norm'], norm, rtol=1e-10)
+        norms.append(float(norm))
+    self.assertBetween(clip_norm, min(norms), max(norms))
     jax.tree.map(
-      lambda a, b: np.testing.assert_array_equal(as_data(a), as_data(b)),
-      first,
-      second,
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10),
+      (state.params, state.tables),
+      expected,
     )
+    self.assertEqual(state.step, 4)
+
+  @parameterized.parameters('sgd', 'adagrad')
+  def test_sparse_rules_follow_the_dense_gradient_on_touched_rows(self, rule):
+    architecture = spaces.fm(_schema(), dim=3)
+    # Rates that float32 holds exactly.
+    l2, clip_norm, rate, scale = 0.3, 0.05, 0.25, 0.5
+    with jax.enable_x64(True):
+      _, model, optimizer, state = _setup(
+        architecture,
+        table_optimizer=rule,
+        table_learning_rate=rate,
+        embedding_l2=l2,
+        clip_norm=clip_norm,
+      )
+      state = _in_float64(state)
+      state = state.replace(learning_rate_scale=jnp.float32(scale))
+      step = jax.jit(steps.make_train_step(model, optimizer))
+      expected = jax.tree.map(np.array, state.tables)
+      gradient = jax.jit(
+        jax.grad(functools.partial(_mean_loss, model), argnums=(0, 1))
+      )
+      squares = jax.tree.map(
+        lambda t: np.full(t.shape, float(np.float32(0.1))), expected
+      )
+      for i in range(3):
+        batch = _in_float64(jax.tree.map(jnp.asarray, _batch(seed=i)))
+        grads = gradient(state.params, state.tables, {}, batch)
+        # The numeric field's vectors decay with the embeddings.
+        dense = {
+          **grads[0],
+          'embeddings': jax.tree.map(
+            lambda g, p: g + l2 * p,
+            grads[0]['embeddings'],
+            state.params['embeddings'],
+          ),
+        }
+        (_, tables), norm = _clipped((dense, grads[1]), clip_norm)
+        self.assertGreater(norm, clip_norm)
+        for name, rows in _touched(architecture, batch).items():
+          grad = np.where(rows, tables[name] + l2 * expected[name], 0)
+          if rule == 'adagrad':
+            squares[name] += grad**2
+            grad = grad / np.sqrt(squares[name] + 1e-7)
+          expected[name] = expected[name] - scale * rate * grad
+        state, _ = step(state, batch)
+        for name, table in expected.items():
+          np.testing.assert_allclose(
+            state.tables[name], table, rtol=1e-9, atol=1e-11
+          )
+
+  def test_padded_rows_change_nothing_at_all(self):
+    _, state, step = _deepfm()
+    batch, other = _batch(), _batch(seed=7)
+    garbage = jax.tree.map(
+      lambda x, y: np.concatenate([x[:9], y[9:]]), batch, other
+    )
+    self.assertFalse(np.array_equal(garbage.ids, batch.ids))
+    states = [step(state, b) for b in (batch, garbage)]
+    for a, b in zip(*map(jax.tree.leaves, states)):
+      np.testing.assert_array_equal(_bits(a), _bits(b))
 
   def test_a_batch_of_padding_alone_is_harmless(self):
-    model, optimizer, fresh = _make(hidden=(5,), norm='batch')
-    batch = _take(_batches(1, live=0), 0)
-    new, metrics = jax.jit(steps.make_train_step(model, optimizer))(
-      fresh, batch
+    _, state, step = _deepfm()
+    state, _ = step(state, _batch())
+    after, metrics = step(state, _batch(live=0))
+    self.assertEqual(metrics['loss'], 0)
+    for name, table in state.tables.items():
+      np.testing.assert_array_equal(after.tables[name], table)
+    for leaf in jax.tree.leaves(after.params):
+      self.assertTrue(np.isfinite(leaf).all())
+
+  def test_weights_count_as_repetitions(self):
+    """A row of weight 2 trains like the row given twice."""
+    architecture = spaces.fm(_schema(), dim=3)
+    _, model, optimizer, state = _setup(architecture, table_optimizer='sgd')
+    step = jax.jit(steps.make_train_step(model, optimizer))
+    batch = _batch()._replace(weights=np.ones(_ROWS, np.float32))
+    twice = jax.tree.map(lambda x: np.concatenate([x[:9], x[:3]]), batch)
+    heavy = batch._replace(
+      weights=np.where(np.arange(_ROWS) < 3, 2, 1).astype(np.float32)
     )
-    self.assertEqual(float(metrics['loss']), 0.0)
-    for leaf in jax.tree.leaves((new.params, new.tables, new.batch_stats)):
-      self.assertTrue(np.all(np.isfinite(leaf)))
-    jax.tree.map(np.testing.assert_array_equal, new.tables, fresh.tables)
-
-  def test_cost_knows_nothing_of_the_vocabulary(self):
-    """Temporaries and arithmetic are equal at 1e4 and 1e6 rows."""
-
-    def cost(vocab):
-      schema = schema_lib.Schema(
-        tuple(schema_lib.Field(f'f{i}', vocab_size=vocab) for i in range(3))
-      )
-      architecture = spaces.build('fm', schema, dim=8)
-      options = settings.Settings(table_optimizer='adam', batch_size=32)
-      model = model_lib.build(architecture)
-      optimizer = settings.make_optimizer(options, architecture)
-      example = state.example_batch(schema, 32)
-      fresh = jax.eval_shape(
-        lambda: state.init(model, optimizer, example, jax.random.key(0))[0]
-      )
-      program = jax.jit(
-        steps.make_train_step(model, optimizer), donate_argnums=0
-      )
-      compiled = program.lower(fresh, example).compile()
-      self.assertNotRegex(
-        compiled.as_text(), rf'f32\[{3 * vocab},8\]\S* copy\('
-      )
-      analysis = compiled.memory_analysis()
-      return analysis.temp_size_in_bytes, compiled.cost_analysis()['flops']
-
-    self.assertEqual(cost(10_000), cost(1_000_000))
+    (a, first), (b, second) = step(state, twice), step(state, heavy)
+    np.testing.assert_allclose(first['loss'], second['loss'], rtol=1e-6)
+    for x, y in zip(*map(jax.tree.leaves, (a.tables, b.tables))):
+      np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
 
 
-def _init(mode):
-  architecture = spaces.build(
-    'deepfm', _SCHEMA, dim=3, hidden=(5,), norm='batch', dropout=0.4
-  )
-  options = settings.Settings(
-    table_optimizer='adam', batch_size=16, parallel=mode, learning_rate=0.01
-  )
-  model = model_lib.build(architecture, axis_name=parallel.axis_name(mode))
-  optimizer = settings.make_optimizer(options, architecture)
-  fresh, _ = state.init(
-    model, optimizer, state.example_batch(_SCHEMA), jax.random.key(1), 0.5
-  )
-  step = steps.make_train_step(model, optimizer)
-  return fresh, parallel.compile_steps(step, mode)
+def _bits(x):
+  if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+    return np.asarray(jax.random.key_data(x))
+  return np.asarray(x)
 
 
-class ParallelTest(parameterized.TestCase):
-  @parameterized.parameters('jit', 'pmap')
-  def test_eight_devices_agree_with_one(self, mode):
-    batches = _batches(3, live=11)
-    fresh, one = _init('none')
-    expected, expected_metrics = one.run(one.place(fresh), batches)
-    fresh, many = _init(mode)
-    got, metrics = many.run(many.place(fresh), batches)
-    got = many.fetch(got)
-    np.testing.assert_allclose(
-      metrics['loss'], expected_metrics['loss'], rtol=1e-5
+class CostTest(parameterized.TestCase):
+  def _compiled(self, vocab, table_optimizer):
+    architecture = spaces.fm(_schema(vocab), dim=4)
+    train = settings.Settings(batch_size=_ROWS, table_optimizer=table_optimizer)
+    model = model_lib.build(architecture)
+    optimizer = settings.make_optimizer(train, architecture)
+    state = jax.eval_shape(
+      lambda: state_lib.init(model, optimizer, _batch(), jax.random.key(0))[0]
     )
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
-    jax.tree.map(
-      close,
-      (_meaningful(got.params), got.tables),
-      (_meaningful(expected.params), expected.tables),
+    program = parallel.compile_steps(steps.make_train_step(model, optimizer))
+    batches = jax.tree.map(lambda x: x[None], _batch())
+    return program.run.lower(state, batches).compile()
+
+  @parameterized.parameters('adam', 'rowwise_adagrad')
+  def test_does_not_grow_with_the_vocabulary(self, table_optimizer):
+    """Neither scratch memory nor work, nor a copy of what is donated."""
+    small, large = (
+      self._compiled(vocab, table_optimizer) for vocab in (1000, 100_000)
     )
+    memory = [c.memory_analysis() for c in (small, large)]
+    self.assertEqual(*(m.temp_size_in_bytes for m in memory))
+    for m in memory:
+      # All but a little of the state is updated where it lies.
+      fresh = m.output_size_in_bytes - m.alias_size_in_bytes
+      self.assertLess(fresh, 1000)
+    flops = [c.cost_analysis()['flops'] for c in (small, large)]
+    self.assertLess(flops[1], 1.01 * flops[0])
+    text = large.as_text()
+    copies = [
+      line
+      for line in text.splitlines()
+      if ' copy(' in line and f'[{100_000 + 7},' in line.split(' copy(')[0]
+    ]
+    self.assertEmpty(copies)
 
-  def test_batch_that_does_not_divide(self):
-    fresh, many = _init('pmap')
-    batches = _batches(1, rows=12)
-    with self.assertRaisesRegex(Exception, '12 rows does not divide among 8'):
-      many.run(many.place(fresh), batches)
-
-  def test_steps_per_dispatch_change_no_bit(self):
-    batches = _batches(6)
-    fresh, program = _init('none')
-    whole, _ = program.run(fresh, batches)
-    fresh, program = _init('none')
-    parts = fresh
-    for start, end in ((0, 1), (1, 4), (4, 6)):
-      part = Batch(*(leaf[start:end] for leaf in batches))
-      parts, _ = program.run(parts, part)
-    jax.tree.map(
-      np.testing.assert_array_equal,
-      (whole.params, whole.tables),
-      (parts.params, parts.tables),
+  def test_of_whole_table_updates_does(self):
+    """So the measures above can tell."""
+    small, large = (
+      self._compiled(vocab, 'dense_adam') for vocab in (1000, 100_000)
     )
+    flops = [c.cost_analysis()['flops'] for c in (small, large)]
+    self.assertGreater(flops[1], 20 * flops[0])
+    temp = [c.memory_analysis().temp_size_in_bytes for c in (small, large)]
+    self.assertGreater(temp[1], 20 * temp[0])
 
 
-class SettingsTest(parameterized.TestCase):
-  @parameterized.parameters(
-    (dict(epochs=0), 'epochs is 0'),
-    (dict(learning_rate=0.0), 'learning_rate is 0.0'),
-    (dict(table_optimizer='adm'), 'rowwise_adagrad'),
-    (dict(parallel='pmp'), 'pmap'),
-  )
-  def test_bad_settings(self, options, message):
-    with self.assertRaisesRegex(Exception, message):
-      settings.Settings(**options)
-
-  @parameterized.parameters('dense_adam', 'sgd')
-  def test_l2_of_vectors_and_first_order_weights(self, table_optimizer):
-    architecture = spaces.build('fm', _SCHEMA, dim=3)
-    options = settings.Settings(
-      table_optimizer=table_optimizer,
-      embedding_l2=0.5,
-      first_order_l2=0.0,
-      clip_norm=None,
+class PredictTest(absltest.TestCase):
+  def test_is_the_model_in_evaluation_mode(self):
+    model, state, step = _deepfm()
+    for i in range(3):
+      state, _ = step(state, _batch(i))
+    predict = jax.jit(steps.make_predict(model))
+    run = functools.partial(
+      predict, state.params, state.tables, state.batch_stats
     )
-    optimizer = settings.make_optimizer(options, architecture)
-    tables = {
-      t.name: jnp.full((t.num_rows, t.dim), 2.0) for t in architecture.tables
-    }
-    ids = {t.space: jnp.arange(t.num_rows) for t in architecture.tables}
-    zero = jax.tree.map(jnp.zeros_like, tables)
-    opt = optimizer.tables.init(tables)
-    opt, grads = optimizer.tables.reduce(opt, tables, ids, zero)
-    new, _ = optimizer.tables.update(tables, opt, grads, jnp.float32(1))
-    for table in architecture.tables:
-      moved = not np.array_equal(new[table.name], tables[table.name])
-      self.assertEqual(moved, table.view == 'main')
-
-  def test_round_trip(self):
-    options = settings.Settings(epochs=3, clip_norm=None)
-    self.assertEqual(settings.Settings(**options.to_dict()), options)
-    self.assertEqual(
-      dataclasses.replace(options, epochs=4).to_dict()['epochs'], 4
+    params = dict(state.params)
+    params['embeddings'] = {**params['embeddings'], **state.tables}
+    expected = model.apply(
+      {'params': params, 'batch_stats': state.batch_stats}, _batch(9)
     )
+    np.testing.assert_allclose(run(_batch(9)), expected, rtol=2e-5, atol=1e-6)
+    # A row's logit does not depend on its neighbours.
+    alone = jax.tree.map(lambda x: x[2:4], _batch(9))
+    np.testing.assert_allclose(run(alone), expected[2:4], rtol=2e-5, atol=1e-6)
 
 
 if __name__ == '__main__':
