@@ -34,7 +34,7 @@ Every row is gone over twice, so a row that is only read counts in part.
 
 _SPLITS = ('train', 'valid', 'test')
 _NONE = 255  # No split.
-_ROWS = 2**17  # Rows per step after reading.
+_ROWS = 2**16  # Rows per step after reading.
 _SAMPLE = 5 * 10**5  # Rows that numeric maps are fitted on, at most.
 _READING = 0.6  # Share of the work, about.
 
@@ -59,9 +59,15 @@ class _Provisional:
       c.name: vocabulary_lib.Interner() for c in self.categorical
     }
     self.groups = vocabulary_lib.Interner()
+    # Where each column's codes lie.
+    self.slots: dict[str, slice] = {}
+    width = 0
+    for column in self.categorical:
+      self.slots[column.name] = slice(width, width := width + column.max_length)
     self.rows = 0
+    self._pool = futures.ThreadPoolExecutor(2)
     self._widths = {
-      'codes': ('<i4', sum(c.max_length for c in self.categorical)),
+      'codes': ('<i4', width),
       'numeric': ('<f8', len(self.numeric)),
       'labels': ('<f4', 1),
       'parts': ('|u1', 1),
@@ -76,10 +82,10 @@ class _Provisional:
     """Adds a block's rows; `part` says which files they come from."""
     source, count = self.source, len(table)
     codes = np.empty((count, self._widths['codes'][1]), np.int32)
-    place = 0
-    for column in self.categorical:
-      slots = slice(place, place := place + column.max_length)
-      codes[:, slots] = self._codes(column, table)
+    # NumPy lets go of the interpreter while it looks texts up.
+    found = self._pool.map(lambda c: self._codes(c, table), self.categorical)
+    for slots, values in zip(self.slots.values(), found):
+      codes[:, slots] = values
     numeric = np.empty((count, len(self.numeric)))
     for i, column in enumerate(self.numeric):
       numeric[:, i] = table[column.name].to_numpy()
@@ -140,6 +146,7 @@ class _Provisional:
       yield chunk
 
   def close(self) -> None:
+    self._pool.shutdown()
     for file in self._files.values():
       try:
         file.close()
@@ -497,12 +504,6 @@ class _Fit:
     self._fit_numeric(self._count_codes(step))
     self._fit_bins()
 
-  def slots(self) -> Iterator[tuple[source_lib.Column, slice]]:
-    """Categorical columns and where their codes lie."""
-    place = 0
-    for column in self._rows.categorical:
-      yield column, slice(place, place := place + column.max_length)
-
   def _count_codes(self, step):
     """Fits vocabularies of texts; every `step`-th train row of numbers."""
     rows = self._rows
@@ -515,13 +516,13 @@ class _Fit:
     for chunk in rows.chunks('codes', 'numeric', 'splits'):
       train = np.flatnonzero(chunk['splits'] == 0)
       codes = chunk['codes'][train]
-      for column, slots in self.slots():
+      for name, slots in rows.slots.items():
         found = codes[:, slots]
-        missing[column.name] += int((found == vocabulary_lib.MISSING).sum())
-        _count(counts[column.name], found)
+        missing[name] += int((found == vocabulary_lib.MISSING).sum())
+        _count(counts[name], found)
       samples.append(chunk['numeric'][train[-seen % step :: step]])
       seen += len(train)
-    for column, _ in self.slots():
+    for column in rows.categorical:
       self._fit_vocabulary(
         column,
         # Not needed any more: the largest part of all memory.
@@ -618,7 +619,6 @@ def _rewrite(source, rows, writer, report) -> encode.Encoder:
 
 def _encoded(rows, fit, schema):
   """Split numbers and final columns, chunk by chunk."""
-  slots = {column.name: slots for column, slots in fit.slots()}
   places = {column.name: i for i, column in enumerate(rows.numeric)}
   for chunk in rows.chunks():
     count = len(chunk['labels'])
@@ -626,8 +626,8 @@ def _encoded(rows, fit, schema):
     place = 0
     for field in schema.categorical:
       where = slice(place, place := place + field.max_length)
-      if field.name in slots:
-        codes = chunk['codes'][:, slots[field.name]]
+      if field.name in rows.slots:
+        codes = chunk['codes'][:, rows.slots[field.name]]
         ids[:, where] = fit.ids[field.name][codes]
       else:
         values = chunk['numeric'][:, places[field.name]]
