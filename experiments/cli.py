@@ -25,6 +25,8 @@ class Quiet(logging.Filter):
   """Passes this project's messages, and warnings of others."""
 
   def filter(self, record: logging.LogRecord) -> bool:
+    if 'orbax' in record.pathname and record.exc_info:
+      return False  # It raises what it shows here, and that is reported.
     ours = 'jax_autorec' in record.pathname or 'experiments' in record.pathname
     return ours or record.levelno >= logging.WARNING
 

@@ -192,7 +192,7 @@ def _options(given, known_values, values):
     for key, value in given.items()
     if has(values['model'], key)
   }
-  if values['tiny'] and given['hidden'] is None and options.get('hidden'):
+  if values['tiny'] and given['hidden'] is None and 'hidden' in options:
     options['hidden'] = (32,)
   return options
 

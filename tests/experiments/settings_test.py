@@ -1,0 +1,132 @@
+import json
+import pathlib
+from unittest import mock
+
+from absl.testing import absltest, parameterized
+
+from experiments import cli
+from experiments import settings as settings_lib
+from experiments.configs import autofis, base
+from jax_autorec import errors
+
+
+def _with_tuned(test, name, chosen, data=None):
+  """Puts a file of tuned values where `settings` looks for them."""
+  directory = pathlib.Path(test.create_tempdir())
+  content = {'chosen': chosen, 'data': {'name': data or name}}
+  (directory / f'{name}.json').write_text(json.dumps(content))
+  test.enter_context(mock.patch.object(settings_lib, 'TUNED', directory))
+
+
+class ResolveTest(parameterized.TestCase):
+  def test_a_given_value_wins_over_tuned_and_protocol(self):
+    _with_tuned(self, 'frappe', {'fm': {'learning_rate': 0.5}})
+    config = autofis.get_config('frappe')
+    values = settings_lib.resolve(config)
+    self.assertEqual(values['control_train']['base']['learning_rate'], 0.5)
+    config.train.learning_rate = 0.25
+    values = settings_lib.resolve(config)
+    self.assertEqual(values['train']['learning_rate'], 0.25)
+    for control, train in values['control_train'].items():
+      self.assertEqual(train['learning_rate'], 0.25, control)
+
+  def test_each_model_takes_what_was_tuned_for_it(self):
+    rates = {'lr': 1.0, 'fm': 2.0, 'fm+gates': 3.0, 'fm+autofis': 4.0}
+    chosen = {model: {'learning_rate': r} for model, r in rates.items()}
+    _with_tuned(self, 'frappe', chosen)
+    values = settings_lib.resolve(autofis.get_config('frappe'))
+    controls = values['control_train']
+    found = {name: train['learning_rate'] for name, train in controls.items()}
+    # The random subset is trained as the result is: only its pairs differ.
+    self.assertEqual(found, {'lr': 1.0, 'base': 2.0, 'all': 3.0, 'random': 4.0})
+    self.assertEqual(values['train']['learning_rate'], 4.0)
+    self.assertEqual(values['search']['train']['learning_rate'], 3.0)
+
+  def test_what_is_not_tuned_takes_the_nearest(self):
+    chosen = {'fm+gates': {'learning_rate': 3.0}}
+    _with_tuned(self, 'frappe', chosen)
+    values = settings_lib.resolve(autofis.get_config('frappe'))
+    self.assertEqual(values['train']['learning_rate'], 3.0)
+    # The plain model's rate is the protocol's.
+    self.assertEqual(values['control_train']['base']['learning_rate'], 1e-3)
+
+  def test_the_protocol_alone_is_for_unsearched_models(self):
+    _with_tuned(self, 'frappe', {'deepfm': {'embedding_l2': 7.0}})
+    config = base.get_config('frappe')
+    train = settings_lib.resolve(config)['train']
+    # BARS, DeepFM on Frappe.
+    self.assertEqual(train['embedding_l2'], 0.05)
+    self.assertEqual(train['batch_size'], 4096)
+    self.assertEqual(train['epochs'], 100)
+    config.tuned = True
+    train = settings_lib.resolve(config)['train']
+    self.assertEqual(train['embedding_l2'], 7.0)
+
+  def test_a_schema_file_does_not_take_a_named_sets_values(self):
+    _with_tuned(self, 'frappe', {'fm+gates': {'learning_rate': 3.0}})
+    values = settings_lib.resolve(autofis.get_config('my/frappe.toml'))
+    self.assertEqual(values['train']['learning_rate'], 1e-3)
+    _with_tuned(self, 'own', {'fm+gates': {'learning_rate': 3.0}}, 'own.toml')
+    values = settings_lib.resolve(autofis.get_config('my/own.toml'))
+    self.assertEqual(values['train']['learning_rate'], 3.0)
+
+  def test_tiny_runs_are_tiny(self):
+    config = autofis.get_config('criteo,tiny')
+    config.model = 'deepfm'
+    values = settings_lib.resolve(config)
+    self.assertEqual(values['model_options']['hidden'], (32,))
+    self.assertEqual(values['data'], {'name': 'criteo', 'max_rows': 20_000})
+    self.assertLessEqual(values['train']['epochs'], 2)
+    config.model_options.hidden = (8, 8)
+    values = settings_lib.resolve(config)
+    self.assertEqual(values['model_options']['hidden'], (8, 8))
+
+  def test_an_option_that_the_model_lacks_is_refused(self):
+    config = autofis.get_config('frappe')
+    config.model_options.hidden = (8,)
+    with self.assertRaisesRegex(errors.ConfigError, "'fm' has no hidden"):
+      settings_lib.resolve(config)
+
+  @parameterized.parameters(
+    ('model', 'depfm', "'deepfm'"), ('data.max_rows', -1, 'max_rows is -1')
+  )
+  def test_a_senseless_value_is_refused(self, key, value, expected):
+    config = autofis.get_config('frappe')
+    config.update_from_flattened_dict({key: value})
+    with self.assertRaisesRegex(errors.ConfigError, expected):
+      settings_lib.resolve(config)
+
+  @parameterized.parameters('planted', 'frappe', 'diabetes130', 'own.toml')
+  def test_training_settings_are_complete_and_valid(self, data):
+    values = settings_lib.resolve(autofis.get_config(data))
+    trains = [values['train'], *values['control_train'].values()]
+    for train in trains:
+      self.assertEqual(set(train), set(values['train']))
+      settings = settings_lib.training(values, 'none', **train)
+      self.assertGreater(settings.learning_rate, 0)
+    search = settings_lib.training(values, 'none', **values['search']['train'])
+    rate = values['search']['train']['learning_rate']
+    self.assertEqual(search.learning_rate, rate)
+
+
+class OverridesTest(parameterized.TestCase):
+  def test_known_keys_pass(self):
+    arguments = ['--config.search.train.learning_rate=1', '--config.seed', '3']
+    cli.check_overrides(arguments, autofis.get_config('frappe'))
+    cli.check_overrides(['--config.data.draw=1'], autofis.get_config('frappe'))
+
+  @parameterized.parameters(
+    ('--config.search.epoch=3', "'search.epochs'"),
+    ('-config.train.epoch=3', "'train.epochs'"),
+    # A group is no value.
+    ('--config.train=3', 'train.batch_size, train.clip_norm'),
+    # Frappe's alone.
+    ('--config.data.draw=1', 'data.max_rows'),
+  )
+  def test_others_are_refused_with_the_known_ones(self, argument, expected):
+    with self.assertRaisesRegex(errors.ConfigError, expected):
+      cli.check_overrides([argument], autofis.get_config('planted'))
+
+
+if __name__ == '__main__':
+  absltest.main()
