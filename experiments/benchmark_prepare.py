@@ -3,8 +3,9 @@
 Writes a TSV as Criteo's (13 integers, 26 hashes, cardinalities and empty cells
 of the full log, ids 1 / rank distributed) and prints one JSON line per case:
 
-  prepare   {"rows", "seconds", "rows_per_second", "distinct", "peak_bytes"} of
-            `experiments.prepare` on it, as a process of its own
+  prepare   {"rows", "seconds", "rows_per_second", "distinct", "cpu_seconds",
+            "peak_bytes"} of `experiments.prepare` on it, as a process of its
+            own, start included
   memory    {"rows", "distinct", "peak_bytes"} for --rows and four times as many
             rows of vocabularies so small that both have all values: memory must
             not grow; and {"bytes_per_value"}, by what many values add to it
@@ -86,7 +87,8 @@ def _prepare(path: pathlib.Path) -> tuple[dict[str, float], str]:
     'import resource, subprocess, sys\n'
     'subprocess.run([sys.executable, *sys.argv[1:]], check=True, '
     'stdout=subprocess.DEVNULL)\n'
-    'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)'
+    'usage = resource.getrusage(resource.RUSAGE_CHILDREN)\n'
+    'print(usage.ru_maxrss, usage.ru_utime + usage.ru_stime)'
   )
   start = time.perf_counter()
   done = subprocess.run(
@@ -97,12 +99,14 @@ def _prepare(path: pathlib.Path) -> tuple[dict[str, float], str]:
   )
   seconds = time.perf_counter() - start
   data = data_lib.load('criteo', data_dir)
+  peak, cpu_seconds = done.stdout.split()
   return {
     'rows': data.counts['read'],
     'seconds': round(seconds, 2),
     'rows_per_second': round(data.counts['read'] / seconds),
     'distinct': sum(field.vocab_size for field in data.schema.fields),
-    'peak_bytes': int(done.stdout) * 1024,
+    'cpu_seconds': round(float(cpu_seconds), 2),
+    'peak_bytes': int(peak) * 1024,
   }, data_dir
 
 
