@@ -33,7 +33,7 @@ class Schedule:
     steps_per_epoch: an evaluation follows each epoch, and the last step.
     steps_per_dispatch: steps in one compiled call.
     save_seconds: seconds between checkpoints (evaluations save as well); more
-      where saving takes longer than a tenth of that.
+      where saving takes longer than a tenth of that. 0 saves every dispatch.
   """
 
   steps: int
@@ -221,7 +221,8 @@ def fit(
         position.seconds += now - last_time
         last_time = now
       now = time.monotonic()
-      due = now - saved_at >= max(schedule.save_seconds, 10 * save_cost)
+      interval = schedule.save_seconds
+      due = now - saved_at >= (interval and max(interval, 10 * save_cost))
       if evaluated or due or sigterm.is_set:
         checkpoints.save(
           position.step,
@@ -260,7 +261,8 @@ def _check_finite(metrics, stage, first, steps_per_epoch):
     if len(places)
   ]
   if bad:
-    place, name, value = min(bad)
+    # The loss first, of what fails in the same step.
+    place, name, value = min(bad, key=lambda b: (b[0], b[1] != 'loss'))
     step = first + place
     raise errors.TrainingError(
       f'{stage}: {name} of step {step} (epoch {step // steps_per_epoch}, '

@@ -1,3 +1,5 @@
+import functools
+import itertools
 import json
 import os
 import pathlib
@@ -15,22 +17,25 @@ from jax_autorec.train import checkpoints, loop, parallel, records
 
 @flax.struct.dataclass
 class _State:
-  """A toy state: the sum of all that was fed."""
+  """A toy state: the sum of all that was fed, with noise of its key."""
 
+  key: jax.Array
   step: jax.Array
   total: jax.Array
   learning_rate_scale: jax.Array
 
 
 def _fresh():
-  return _State(jnp.int32(0), jnp.float32(0), jnp.float32(1))
+  return _State(jax.random.key(3), jnp.int32(0), jnp.float32(0), jnp.float32(1))
 
 
+@functools.cache
 def _program():
   def step(state, batch):
-    total = state.total + batch * state.learning_rate_scale
+    noise = jax.random.uniform(jax.random.fold_in(state.key, state.step))
+    total = state.total + (batch + noise) * state.learning_rate_scale
     new = state.replace(step=state.step + 1, total=total)
-    return new, {'loss': total / 7}
+    return new, {'loss': total / 7, 'grad_norm': 1 / (batch - 2)}
 
   return parallel.compile_steps(step)
 
@@ -43,8 +48,8 @@ def _feed(first, count):
 class _Feed:
   """Feeds, and stops the process's run at a step."""
 
-  def __init__(self, kill_at=None, bad_at=None):
-    self.chunks = []
+  def __init__(self, kill_at=None, bad_at=None, bad=np.nan):
+    self.chunks, self._bad = [], bad
     self._kill_at, self._bad_at = kill_at, bad_at
 
   def __call__(self, first, count):
@@ -53,11 +58,19 @@ class _Feed:
     self.chunks.append((first, count))
     batch = _feed(first, count)
     if self._bad_at is not None and first <= self._bad_at < first + count:
-      batch[self._bad_at - first] = np.nan
+      batch[self._bad_at - first] = self._bad
     return batch
 
 
-def _fit(workdir, feed=None, scores=None, stopping=None, steps=20, **schedule):
+def _fit(
+  workdir,
+  feed=None,
+  scores=None,
+  stopping=None,
+  steps=20,
+  about=None,
+  **schedule,
+):
   scores = iter(scores) if scores is not None else None
 
   def evaluate(state):
@@ -89,33 +102,54 @@ def _fit(workdir, feed=None, scores=None, stopping=None, steps=20, **schedule):
       evaluate=evaluate,
       checkpoints=saved,
       records=record,
+      about=about,
     )
   finally:
     record.close()
-    saved.wait()
+    saved.close()
+
+
+def _lines(workdir):
+  lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
 
 
 class ScheduleTest(parameterized.TestCase):
   def test_chunks_follow_from_the_step_alone(self):
-    schedule = loop.Schedule(steps=23, steps_per_epoch=9, steps_per_dispatch=4)
-    ends, step = [], 0
-    while step < 23:
-      step += schedule.chunk(step)
-      ends.append(step)
-    self.assertEqual(ends, [4, 8, 9, 13, 17, 18, 22, 23])
-    for step in range(23):  # From anywhere, the next end is the same.
-      self.assertEqual(
-        step + schedule.chunk(step), min(e for e in ends if e > step)
-      )
+    for steps, per_epoch, per_dispatch in itertools.product(
+      (1, 23, 27), (1, 4, 9), (1, 4, 10)
+    ):
+      schedule = loop.Schedule(steps, per_epoch, per_dispatch)
+      ends = [
+        end
+        for end in range(1, steps + 1)
+        if end == steps
+        or end % per_epoch == 0
+        or end % per_epoch % per_dispatch == 0
+      ]
+      for step in range(steps):  # Wherever a run was stopped.
+        self.assertEqual(
+          step + schedule.chunk(step), min(e for e in ends if e > step)
+        )
 
 
 class StoppingTest(parameterized.TestCase):
   def test_plateau_lowers_then_stops_and_keeps_the_best(self):
     scores = [0.5, 0.6, 0.55, 0.7, 0.6, 0.65, 0.9]
+    feed = _Feed()
     state, position = _fit(
-      None, scores=scores, stopping=loop.Stopping(2, 0.1), steps=100
+      None, feed, scores=scores, stopping=loop.Stopping(2, 0.1), steps=100
     )
-    # Epoch 3 and 5 lower; 5 and 6 are two in a row: 0.9 is never seen.
+    # Epochs 3, 5 and 6 lower; 5 and 6 are two in a row: 0.9 is never seen.
+    # Epoch 4 improves, and does not raise the rate again.
+    rates = np.repeat([1, 1, 1, 0.1, 0.1, 0.01], 5)
+    noise = [
+      jax.random.uniform(jax.random.fold_in(jax.random.key(3), i))
+      for i in range(30)
+    ]
+    np.testing.assert_allclose(
+      state.total, rates @ (_feed(0, 30) + np.array(noise)), rtol=1e-5
+    )
     self.assertEqual(position.step, 30)
     self.assertTrue(position.stopped)
     self.assertEqual((position.best, position.best_step), (0.7, 20))
@@ -137,7 +171,14 @@ class StoppingTest(parameterized.TestCase):
       stopping=loop.Stopping(2, 0.1),
       steps=100,
     )
-    self.assertEqual(position.best_step, 5)
+    self.assertEqual((position.best_step, position.step), (5, 15))
+
+  def test_without_patience_nothing_stops_or_lowers(self):
+    state, position = _fit(
+      None, scores=[0.5] * 6, stopping=loop.Stopping(0, 0.1), steps=30
+    )
+    self.assertEqual((position.step, position.waited), (30, 5))
+    self.assertEqual(state.learning_rate_scale, 1)
 
   def test_undefined_auc_is_an_error(self):
     with self.assertRaisesRegex(errors.DataError, 'one class'):
@@ -148,15 +189,46 @@ class SurvivalTest(parameterized.TestCase):
   @parameterized.parameters(1, 6, 9, 11, 18)
   def test_killed_and_continued_equals_undisturbed(self, kill_at):
     """Saves at every dispatch; a kill loses what came after the last."""
-    expected, expected_position = _fit(self.create_tempdir().full_path)
+    undisturbed = self.create_tempdir().full_path
+    # Falling scores lower the rate; the best stays that of the first epoch.
+    scores = [0.9, 0.8, 0.7, 0.6]
+    stopping = loop.Stopping(9, 0.5)
+    expected, expected_position = _fit(
+      undisturbed, scores=scores, stopping=stopping
+    )
     workdir = self.create_tempdir().full_path
     with self.assertRaises(KeyboardInterrupt):
-      _fit(workdir, feed=_Feed(kill_at=kill_at), save_seconds=0.0)
+      _fit(
+        workdir,
+        feed=_Feed(kill_at=kill_at),
+        scores=scores,
+        stopping=stopping,
+        save_seconds=0.0,
+      )
     feed = _Feed()
-    state, position = _fit(workdir, feed=feed, save_seconds=0.0)
+    state, position = _fit(
+      workdir,
+      feed=feed,
+      scores=scores[max(0, kill_at - 1) // 5 :],
+      stopping=stopping,
+      steps_per_dispatch=3,  # Of no account for a single bit.
+    )
     self.assertEqual(float(state.total), float(expected.total))
-    self.assertEqual(position.best_step, expected_position.best_step)
-    self.assertGreater(feed.chunks[0][0] if kill_at > 4 else 1, 0)
+    self.assertEqual(
+      float(state.learning_rate_scale), float(expected.learning_rate_scale)
+    )
+    self.assertEqual(
+      (position.best, position.best_step, position.waited),
+      (expected_position.best, expected_position.best_step, 3),
+    )
+    self.assertGreaterEqual(feed.chunks[0][0], kill_at - 3)
+    shown = ('step', 'epoch', 'valid_auc')
+    rows = [
+      [[line[k] for k in shown] for line in _lines(d)]
+      for d in (workdir, undisturbed)
+    ]
+    self.assertEqual(*rows)
+    self.assertLen(rows[0], 4)
 
   def test_finished_stage_trains_nothing_more(self):
     workdir = self.create_tempdir().full_path
@@ -177,90 +249,45 @@ class SurvivalTest(parameterized.TestCase):
           os.kill(os.getpid(), signal.SIGTERM)
         return super().__call__(first, count)
 
-    with self.assertRaisesRegex(loop.Interrupted, 'saved at step'):
+    handler = signal.getsignal(signal.SIGTERM)
+    with self.assertRaisesRegex(loop.Interrupted, 'saved at step 7'):
       _fit(workdir, feed=Terminate(), save_seconds=1e9)
-    state, _ = _fit(workdir)
+    self.assertEqual(signal.getsignal(signal.SIGTERM), handler)
+    feed = _Feed()
+    state, _ = _fit(workdir, feed=feed)
+    self.assertEqual(feed.chunks[0][0], 7)
     self.assertEqual(float(state.total), float(expected.total))
 
-  def test_non_finite_loss_names_step_and_batch(self):
+  @parameterized.parameters((np.nan, 'loss', 'nan'), (2.0, 'grad_norm', 'inf'))
+  def test_non_finite_values_stop_with_step_and_batch(self, bad, name, value):
+    """A bad gradient too, before the weights that it spoils are saved."""
     workdir = self.create_tempdir().full_path
     with self.assertRaisesRegex(
-      errors.TrainingError, r'step 13 \(epoch 2, batch 3\) is nan'
+      errors.TrainingError,
+      rf'stage: {name} of step 13 \(epoch 2, batch 3\) is {value}',
     ):
-      _fit(workdir, feed=_Feed(bad_at=13))
+      _fit(workdir, feed=_Feed(bad_at=13, bad=bad), save_seconds=0.0)
     state, _ = _fit(workdir)  # The data mended: from the last checkpoint on.
     expected, _ = _fit(None)
     self.assertEqual(float(state.total), float(expected.total))
 
-  def test_records_have_every_evaluation_once_after_a_kill(self):
+  def test_rate_is_that_of_compiled_steps(self):
+    _, position = _fit(None)
+    # Chunks of 2, 2 and 1 in each epoch; the first of each size compiles.
+    self.assertEqual(position.train_steps, 20 - 3)
+    rate = loop.examples_per_second(position, 4)
+    self.assertAlmostEqual(rate, 17 * 4 / position.train_seconds)
+    self.assertIsNone(loop.examples_per_second(loop.Position(), 4))
+
+  def test_what_a_stage_is_about_stands_first_and_once(self):
     workdir = self.create_tempdir().full_path
+    about = {'kind': 'names', 'names': ['a']}
     with self.assertRaises(KeyboardInterrupt):
-      _fit(workdir, feed=_Feed(kill_at=13))
-    _fit(workdir)
-    lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
-    steps = [json.loads(line)['step'] for line in lines]
-    self.assertCountEqual(set(steps), [5, 10, 15, 20])
-
-
-class CheckpointsTest(parameterized.TestCase):
-  def _saved(self, count=3):
-    directory = pathlib.Path(self.create_tempdir().full_path)
-    saved = checkpoints.Checkpoints(directory)
-    key = jax.random.key(7)
-    for step in range(1, count + 1):
-      tree = {'w': jnp.full((4, 3), step / 3), 'key': key, 'n': jnp.int32(step)}
-      saved.save(step, tree, {'step': step}, score=None)
-    saved.close()
-    return directory, tree
-
-  def _damage(self, directory, step):
-    files = [p for p in (directory / str(step)).rglob('*') if p.is_file()]
-    largest = max(files, key=lambda p: p.stat().st_size)
-    for path in files:
-      if path == largest or 'manifest' in path.name or path.suffix == '':
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
-
-  def test_round_trip_keeps_every_bit(self):
-    directory, tree = self._saved()
-    state, progress = checkpoints.Checkpoints(directory).restore(tree)
-    self.assertEqual(progress, {'step': 3})
-    np.testing.assert_array_equal(state['w'], tree['w'])
-    np.testing.assert_array_equal(
-      jax.random.key_data(state['key']), jax.random.key_data(tree['key'])
-    )
-
-  def test_damaged_checkpoint_falls_back_to_the_one_before(self):
-    directory, tree = self._saved()
-    self._damage(directory, 3)
-    with self.assertLogs(level='WARNING') as logs:
-      state, progress = checkpoints.Checkpoints(directory).restore(tree)
-    self.assertIn('Checkpoint 3 is damaged', ''.join(logs.output))
-    self.assertEqual(progress, {'step': 2})
-    np.testing.assert_allclose(state['w'], 2 / 3)
-
-  def test_all_damaged_is_an_error(self):
-    directory, tree = self._saved()
-    for step in (2, 3):
-      self._damage(directory, step)
-    with self.assertRaisesRegex(errors.CheckpointError, 'Cannot read'):
-      checkpoints.Checkpoints(directory).restore(tree)
-
-  def test_the_best_outlives_the_latest(self):
-    directory = self.create_tempdir().full_path
-    saved = checkpoints.Checkpoints(directory)
-    tree = {'w': jnp.zeros(3)}
-    for step, score in [(1, 0.5), (2, 0.9), (3, 0.6), (4, 0.7), (5, None)]:
-      saved.save(step, {'w': tree['w'] + step}, {'step': step}, score)
-    state, _ = saved.restore_step(2, tree)
-    np.testing.assert_array_equal(state['w'], 2)
-    with self.assertRaises(errors.CheckpointError):
-      saved.restore_step(1, tree)
-    saved.close()
-
-  def test_directory_that_cannot_be_made(self):
-    file = self.create_tempfile()
-    with self.assertRaisesRegex(errors.CheckpointError, 'Cannot make'):
-      checkpoints.Checkpoints(file.full_path + '/inside')
+      _fit(workdir, feed=_Feed(kill_at=12), about=about)
+    _fit(workdir, about=about)
+    lines = _lines(workdir)
+    self.assertEqual([line['step'] for line in lines], [0, 5, 10, 15, 20])
+    self.assertEqual(lines[0]['names'], ['a'])
 
 
 if __name__ == '__main__':
