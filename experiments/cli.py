@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_dict, config_flags
 
 from jax_autorec import errors
@@ -116,6 +117,13 @@ def run(main: Callable[[list[str]], None]) -> None:
   def guarded(argv):
     from jax_autorec.train import loop  # Late: imports jax.
 
+    absl_logging.set_verbosity(absl_logging.INFO)
+    handler = absl_logging.get_absl_handler()
+    # Orbax tells every save in a dozen lines.
+    handler.addFilter(Quiet())
+    handler.setFormatter(
+      logging.Formatter('%(asctime)s %(levelname)s %(message)s', '%H:%M:%S')
+    )
     try:
       main(argv)
     except errors.AutorecError as error:

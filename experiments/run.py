@@ -15,7 +15,7 @@ import shlex
 import sys
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 
 from experiments import cli
 from experiments import settings as settings_lib
@@ -105,9 +105,6 @@ def main(argv: list[str]) -> None:
   """Checks the flags, claims the workdir and runs the stages."""
   if len(argv) > 1:
     raise errors.ConfigError(f'Unknown arguments: {" ".join(argv[1:])}.')
-  # Orbax tells every save in a dozen lines.
-  logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().addFilter(cli.Quiet())
   values = settings_lib.resolve(_CONFIG.value)
   workdir = _workdir(values)
   _claim(workdir, values)
