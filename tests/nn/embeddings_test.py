@@ -107,7 +107,7 @@ class FieldEmbeddingsTest(parameterized.TestCase):
   def test_views_against_loops(self, **options):
     architecture, batch = _architecture(**options), _batch()
     module = embeddings.FieldEmbeddings(architecture)
-    params = _random(module.init(jax.random.key(0), batch)['params'])
+    params = _random(jax.jit(module.init)(jax.random.key(0), batch)['params'])
     views = module.apply({'params': params}, batch)
     self.assertCountEqual(views, ['main', 'order3', 'first_order'])
     for view, got in views.items():
@@ -120,7 +120,7 @@ class FieldEmbeddingsTest(parameterized.TestCase):
     architecture, batch = _architecture(dims=(2, 4, 4, 4, 4)), _batch()
     batch.mask[-2:] = False
     module = embeddings.FieldEmbeddings(architecture)
-    params = _random(module.init(jax.random.key(0), batch)['params'])
+    params = _random(jax.jit(module.init)(jax.random.key(0), batch)['params'])
 
     def loss(params, rows=None):
       views = module.apply({'params': params}, batch, rows)
@@ -128,8 +128,8 @@ class FieldEmbeddingsTest(parameterized.TestCase):
 
     flat_ids = embeddings.flatten_ids(architecture, batch)
     rows = embeddings.lookup(params, flat_ids, architecture)
-    row_grads = jax.grad(loss, argnums=1)(params, rows)
-    grads = jax.grad(loss)(params)
+    row_grads = jax.jit(jax.grad(loss, argnums=1))(params, rows)
+    grads = jax.jit(jax.grad(loss))(params)
     for table in architecture.tables:
       # Padding has the number of rows: one more row takes its gradients.
       full = np.zeros((table.num_rows + 1, table.dim))
@@ -212,7 +212,7 @@ class TablesTest(absltest.TestCase):
     architecture = _architecture(dims=(2, 4, 4, 4, 4))
     first = embeddings.init_tables(architecture, jax.random.key(0), 0.5)
     module = embeddings.FieldEmbeddings(architecture)
-    params = module.init(jax.random.key(0), _batch())['params']
+    params = jax.jit(module.init)(jax.random.key(0), _batch())['params']
     for table in architecture.tables:
       self.assertEqual(first[table.name].shape, params[table.name].shape)
       self.assertEqual(first[table.name].dtype, params[table.name].dtype)

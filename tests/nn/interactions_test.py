@@ -132,9 +132,10 @@ class GatedProductsTest(parameterized.TestCase):
         return (total * weights).sum(), (total, updates)
 
       results = {
-        name: jax.value_and_grad(run, argnums=(0, 1), has_aux=True)(
-          variables, x, name
-        )
+        name: jax.jit(
+          jax.value_and_grad(run, argnums=(0, 1), has_aux=True),
+          static_argnums=2,
+        )(variables, x, name)
         for name in ('total', '__call__')
       }
     jax.tree.map(

@@ -65,7 +65,7 @@ def _random(tree, seed=1):
 
 def _model(architecture, batch):
   model = model_lib.build(architecture)
-  variables = model.init(jax.random.key(0), batch)
+  variables = jax.jit(model.init)(jax.random.key(0), batch)
   return model, _random(variables)
 
 
@@ -213,6 +213,7 @@ class ModelTest(parameterized.TestCase):
     )
     padded.mask[_ROWS:] = False
 
+    @jax.jit
     def run(batch, seed):
       return model.apply(
         variables,
@@ -287,7 +288,7 @@ class ModelTest(parameterized.TestCase):
       )
       model = model_lib.build(spaces.fm(schema, dim=16, pairs=pairs))
       batch = state_lib.example_batch(schema, 32)
-      variables = model.init(jax.random.key(0), batch)
+      variables = jax.jit(model.init)(jax.random.key(0), batch)
       self.assertLen(
         variables['params']['interactions']['pairs']['gate'],
         190 if pairs == 'all' else len(pairs),
