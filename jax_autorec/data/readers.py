@@ -506,42 +506,67 @@ def _typed(source, table, labelled=True):
   columns, wrong = {}, {}
   numeric = _numeric_names(source, labelled)
   single = {c.name for c in source.columns if c.max_length == 1}
-  missing = pa.array(source.missing, pa.string())
   for name in table.column_names:
-    column = table[name]
-    if pa.types.is_dictionary(column.type):
-      column = pc.cast(column, column.type.value_type)
-    if pa.types.is_floating(column.type):
-      nan = pc.fill_null(pc.is_nan(column), False)
-      column = pc.if_else(nan, pa.scalar(None, column.type), column)
-    is_list = has_lists(column)
-    if name in single and is_list:
-      raise errors.DataError(
-        f'{source.name}: column {name!r} holds lists; expected a Column of it '
-        'with max_length above 1.'
-      )
-    if not (is_list or pa.types.is_integer(column.type) or name in numeric):
-      column = pc.cast(column, pa.string())
-    if pa.types.is_large_string(column.type) or pa.types.is_string_view(
-      column.type
-    ):
-      column = pc.cast(column, pa.string())
-    if pa.types.is_string(column.type):
-      if source.strip:
-        column = pc.utf8_trim_whitespace(column)
-      empty = pc.is_in(column, value_set=missing)
-      column = pc.if_else(empty, pa.scalar(None, pa.string()), column)
-      if name in numeric:
-        bad = [c is not None and not _is_number(c) for c in column.to_pylist()]
-        if any(bad):
-          wrong[name] = np.array(bad)
-          column = pc.if_else(
-            pa.array(bad), pa.scalar(None, pa.string()), column
-          )
-    if name in numeric:
-      column = pc.cast(column, pa.float64(), safe=False)
+    column = _plain(table[name])
+    if has_lists(column):
+      if name in single:
+        raise errors.DataError(
+          f'{source.name}: column {name!r} holds lists; expected a Column of '
+          'it with max_length above 1.'
+        )
+    elif name in numeric:
+      column, bad = _numbers(source, column)
+      if bad.any():
+        wrong[name] = bad
+    elif not pa.types.is_integer(column.type):
+      column = _without_missing(source, pc.cast(column, pa.string()))
     columns[name] = column
   return pa.table(columns), wrong
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+  """Without dictionaries, views and NaN, which not all kernels read alike."""
+  kind = column.type
+  if pa.types.is_dictionary(kind):
+    kind = kind.value_type
+    chunks = [
+      _plain(pa.chunked_array([chunk.dictionary], kind))
+      .combine_chunks()
+      .take(chunk.indices)
+      for chunk in column.chunks
+    ]
+    return pa.chunked_array(chunks, None if chunks else pa.string())
+  if pa.types.is_string_view(kind) or pa.types.is_large_string(kind):
+    return pc.cast(column, pa.string())
+  if pa.types.is_floating(kind):
+    nan = pc.fill_null(pc.is_nan(column), False)
+    return pc.if_else(nan, pa.scalar(None, kind), column)
+  return column
+
+
+def _without_missing(source, texts):
+  """Texts, null where they mean an empty cell."""
+  if source.strip:
+    texts = pc.utf8_trim_whitespace(texts)
+  empty = pc.is_in(texts, value_set=pa.array(source.missing, pa.string()))
+  return pc.if_else(empty, pa.scalar(None, pa.string()), texts)
+
+
+def _numbers(source, column):
+  """Float64, seconds for moments; which cells are no numbers (null then)."""
+  bad = np.zeros(len(column), bool)
+  if pa.types.is_string(column.type):
+    column = _without_missing(source, column)
+    try:
+      return pc.cast(column, pa.float64()), bad
+    except pa.ArrowInvalid:
+      cells = column.to_pylist()
+      bad = np.array([c is not None and not _is_number(c) for c in cells])
+      column = pc.if_else(pa.array(bad), pa.scalar(None, pa.string()), column)
+  if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+    micro = pc.cast(pc.cast(column, pa.timestamp('us'), safe=False), pa.int64())
+    return pc.divide(pc.cast(micro, pa.float64(), safe=False), 1e6), bad
+  return pc.cast(column, pa.float64(), safe=False), bad
 
 
 def has_lists(column: pa.Array | pa.ChunkedArray) -> bool:

@@ -7,10 +7,12 @@ rows, bytes and which checksum each has.
 
 from collections.abc import Mapping
 import dataclasses
+import glob
 import hashlib
 import json
 import os
 import pathlib
+import platform
 import shutil
 from typing import Any
 import zlib
@@ -59,6 +61,17 @@ def _sync(path: pathlib.Path) -> None:
     os.fsync(file.fileno())
 
 
+def _is_alive(process: str) -> bool:
+  """Whether a process of this machine runs; True for what is no number."""
+  try:
+    os.kill(int(process), 0)
+  except ProcessLookupError:
+    return False
+  except (PermissionError, ValueError):
+    pass
+  return True
+
+
 class Writer:
   """Fills a store's files; `finish` puts it into place, whole."""
 
@@ -69,10 +82,14 @@ class Writer:
       DataError: where it cannot be made.
     """
     self.target = target
-    self.directory = target.with_name(f'.{target.name}.{os.getpid()}')
+    mine = f'.{target.name}.{platform.node()}-'
+    self.directory = target.with_name(f'{mine}{os.getpid()}')
     self._files: dict[tuple[str, str], Any] = {}
     self.rows = dict.fromkeys(('train', 'valid', 'test'), 0)
     try:
+      for path in target.parent.glob(f'{glob.escape(mine)}*'):
+        if not _is_alive(path.name.removeprefix(mine).split('.')[0]):
+          shutil.rmtree(path, ignore_errors=True)  # Its process was killed.
       shutil.rmtree(self.directory, ignore_errors=True)
       self.directory.mkdir(parents=True)
     except OSError as error:
@@ -140,7 +157,7 @@ class Writer:
     path = self.directory / 'manifest.json'
     path.write_text(json.dumps(manifest, indent=1) + '\n', 'utf-8')
     _sync(path)
-    old = self.target.with_name(f'.{self.target.name}.old{os.getpid()}')
+    old = self.directory.with_name(f'{self.directory.name}.old')
     try:
       if self.target.exists():
         os.replace(self.target, old)

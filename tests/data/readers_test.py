@@ -173,6 +173,28 @@ class GoodInputTest(_ReadersTest):
     self.assertEqual(table['city'].to_pylist(), ['Rome', None, None])
     self.assertEqual(table['label'].to_pylist(), [1.0, 0.0, 1.0])
 
+  def test_types_that_dataframes_export(self):
+    """Views, dictionaries, moments, as polars and pandas have them."""
+    cities = pa.array(['Rome', '', 'Oslo'], pa.string_view())
+    codes = pa.array([0, None, 1], pa.uint32())
+    moments = np.array(['2024-01-01', '2024-01-02', 'NaT'], 'datetime64[ns]')
+    columns = {
+      'label': pa.array([1, 0, 1], pa.int8()),
+      'city': cities,
+      'shop': pa.DictionaryArray.from_arrays(codes, cities.slice(1, 2)),
+      'age': pa.DictionaryArray.from_arrays(codes, pa.array([30, 40])),
+      'when': pa.array(moments, from_pandas=True),
+    }
+    names = [Column('city'), Column('shop'), Column('age', 'numeric')]
+    names.append(Column('when', 'numeric'))
+    table, bad = readers.from_arrays(_source(names), pa.table(columns))
+    self.assertEmpty(bad)
+    self.assertEqual(table['city'].to_pylist(), ['Rome', None, 'Oslo'])
+    self.assertEqual(table['shop'].to_pylist(), [None, None, 'Oslo'])
+    self.assertEqual(table['age'].to_pylist(), [30.0, None, 40.0])
+    day = 1704067200.0
+    self.assertEqual(table['when'].to_pylist(), [day, day + 86400, None])
+
 
 class BadInputTest(_ReadersTest):
   @parameterized.named_parameters(

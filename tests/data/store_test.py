@@ -1,6 +1,9 @@
 import json
 import pathlib
 import shutil
+import signal
+import subprocess
+import sys
 from unittest import mock
 
 from absl.testing import absltest, parameterized
@@ -101,6 +104,25 @@ class StoreTest(parameterized.TestCase):
       self.assertEqual(sorted(p.name for p in self.path.iterdir()), before)
     data = ingest.load(self.source, self.stores)
     self.assertEqual(data.counts['kept'], 400)
+    self.assertEqual([p.name for p in self.stores.iterdir()], [self.path.name])
+
+  def test_what_a_killed_process_left_is_cleared_away(self):
+    shutil.rmtree(self.path)
+    script = (
+      'import os, signal, sys\n'
+      'from jax_autorec.data import ingest, source, store\n'
+      'kill = lambda *args: os.kill(os.getpid(), signal.SIGKILL)\n'
+      'store.Writer.finish = kill\n'
+      'columns = source.Column("city"), source.Column("price", "numeric")\n'
+      'raw, stores = sys.argv[1:]\n'
+      'mine = source.Source("mine", {"all": (raw,)}, columns)\n'
+      'ingest.prepare(mine, stores)\n'
+    )
+    arguments = [sys.executable, '-c', script, self.raw, self.stores]
+    killed = subprocess.run(arguments, check=False)
+    self.assertEqual(killed.returncode, -signal.SIGKILL)
+    self.assertLen(list(self.stores.iterdir()), 1)
+    self.assertEqual(ingest.prepare(self.source, self.stores), self.path)
     self.assertEqual([p.name for p in self.stores.iterdir()], [self.path.name])
 
   def test_two_at_once_leave_one_whole_store(self):
