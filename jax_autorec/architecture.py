@@ -151,7 +151,7 @@ class TablePlan:
   @property
   def space(self) -> str:
     """Names the ids that index it: tables of the same fields share them."""
-    return '+'.join(self.fields)
+    return '+'.join(name.replace('+', '++') for name in self.fields)
 
 
 Interaction = FactorizationMachine | Products
@@ -230,6 +230,12 @@ class Architecture:
         raise errors.ConfigError(
           f'Interaction {plan.name!r} feeds the head, which has no MLP.'
         )
+    fed = [getattr(plan, 'to', 'logit') for plan in self.interactions]
+    if self.head.hidden and not self.head.flat_embeddings and 'head' not in fed:
+      raise errors.ConfigError(
+        'The MLP has no input: set head.flat_embeddings, or send an '
+        "interaction to 'head'."
+      )
 
   @property
   def field_index(self) -> dict[str, int]:

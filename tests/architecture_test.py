@@ -52,6 +52,17 @@ class ArchitectureTest(parameterized.TestCase):
       with self.assertRaisesRegex(errors.ConfigError, 'interactions'):
         arch_lib.Architecture.load(directory)
 
+  def test_id_spaces_of_different_fields_differ(self):
+    table = arch_lib.TablePlan('t', 'main', 4, ('a+b',), 9)
+    other = dataclasses.replace(table, fields=('a', 'b'))
+    self.assertNotEqual(table.space, other.space)
+
+  def test_an_mlp_needs_an_input(self):
+    architecture = spaces.wide_deep(_schema())
+    head = dataclasses.replace(architecture.head, flat_embeddings=False)
+    with self.assertRaisesRegex(errors.ConfigError, 'MLP has no input'):
+      dataclasses.replace(architecture, head=head)
+
   def test_open_gates_make_it_open(self):
     self.assertTrue(spaces.fm(_schema(), pairs='open').is_open)
     self.assertFalse(spaces.fm(_schema(), pairs='all').is_open)
