@@ -21,6 +21,7 @@ from jax_autorec import errors
 from jax_autorec.data import source as source_lib
 
 BLOCK_BYTES = 8 * 2**20
+_PIECE_BYTES = 2**16
 _INT32_MAX = 2**31 - 1
 _COMPRESSIONS = {'.gz': 'gzip', '.zst': 'zstd'}
 
@@ -98,19 +99,23 @@ def _text_blocks(
   for suffix, compression in _COMPRESSIONS.items():
     if path.endswith(suffix):
       stream = pa.CompressedInputStream(raw, compression)
-  line, rest = 1, b''
+  line, rest, at_end = 1, b'', False
   with raw, stream:
-    while True:
-      try:
-        data = stream.read(block_bytes)
-      except OSError as error:
-        raise errors.DataError(
-          f'{path} is damaged or cut off after line {line}: {error}. Fetch it '
-          'again.'
-        ) from error
-      if not data:
-        break
-      data = rest + data
+    while not at_end:
+      pieces, size = [rest], 0
+      while not at_end and size < block_bytes:
+        try:
+          # Few bytes at a time: what a cut off file still has is counted.
+          pieces.append(stream.read(min(_PIECE_BYTES, block_bytes)))
+        except OSError as error:
+          line += sum(piece.count(b'\n') for piece in pieces)
+          raise errors.DataError(
+            f'{path} is damaged or cut off after about line {line}: {error}. '
+            'Fetch it again.'
+          ) from error
+        size += len(pieces[-1])
+        at_end = not pieces[-1]
+      data = b''.join(pieces)
       end = data.rfind(b'\n') + 1
       rest = data[end:]
       if end:
@@ -405,7 +410,10 @@ def _read_text(source, path, block_bytes):
 
 def _header(source, path, head):
   text = head.decode(source.encoding).lstrip('\ufeff').rstrip('\r')
-  names = next(csv.reader([text], delimiter=source.delimiter[0]), [])
+  if len(source.delimiter) > 1:
+    names = text.split(source.delimiter)
+  else:
+    names = next(csv.reader([text], delimiter=source.delimiter), [])
   return [name.strip() for name in names]
 
 
@@ -418,6 +426,8 @@ def _check_names(source, path, names, labelled=True):
         f'{path} has no column {name!r}; its columns are: '
         f'{", ".join(names[:60])}.' + source_lib.nearest(name, names)
       )
+    if names.count(name) > 1:
+      raise errors.DataError(f'{path} has several columns {name!r}.')
 
 
 def _parse_block(lines_lib, data, first, position) -> _Parsed:

@@ -1,5 +1,6 @@
 import gzip
 import os
+import re
 import tempfile
 
 from absl.testing import absltest, parameterized
@@ -65,7 +66,7 @@ class GoodInputTest(_ReadersTest):
   )
 
   @parameterized.product(
-    name=['x.csv', 'x.csv.gz', 'x.csv.zst'], block_bytes=[25, 40, 2**20]
+    name=['x.csv', 'x.csv.gz', 'x.csv.zst'], block_bytes=[5, 25, 40, 2**20]
   )
   def test_delimited_by_blocks_of_any_size(self, name, block_bytes):
     rows, bad, blocks = self._read(_source(), _CSV, name, block_bytes)
@@ -79,15 +80,17 @@ class GoodInputTest(_ReadersTest):
     self.assertEqual(rows, list(self._EXPECTED))
     self.assertEmpty(bad)
 
-  @parameterized.parameters('\t', '::', ';')
-  def test_delimiters_without_header_and_tokens_for_missing(self, delimiter):
+  @parameterized.product(delimiter=['\t', '::', ';'], has_header=[True, False])
+  def test_delimiters_and_tokens_for_missing(self, delimiter, has_header):
+    names = ['label', 'age', 'city']
     source = _source(
-      header=('label', 'age', 'city'),
+      header=None if has_header else tuple(names),
       delimiter=delimiter,
       quoted=False,
       missing=('', 'NA'),
     )
     lines = [['1', 'NA', 'x'], ['0', '5', 'NA'], ['0', '1e2', '"q']]
+    lines = [names, *lines] if has_header else lines
     text = ''.join(delimiter.join(line) + '\n' for line in lines)
     rows, bad, _ = self._read(source, text)
     self.assertEqual([r['age'] for r in rows], [None, 5.0, 100.0])
@@ -268,9 +271,12 @@ class BadInputTest(_ReadersTest):
     with open(path, 'rb+') as file:
       file.truncate(os.path.getsize(path) * 2 // 3)
     with self.assertRaisesRegex(
-      errors.DataError, rf'x\.csv\{suffix} is damaged or cut off after line'
-    ):
-      self._read(_source(), path, block_bytes=2**14)
+      errors.DataError,
+      rf'x\.csv\{suffix} is damaged or cut off after about line',
+    ) as caught:
+      list(readers.read(_source(), path))
+    line = int(re.search(r'after about line (\d+)', str(caught.exception))[1])
+    self.assertBetween(line, 20_000 * 0.4, 20_000 * 0.7)
 
   def test_files_that_are_none(self):
     source = _source()
@@ -285,6 +291,8 @@ class BadInputTest(_ReadersTest):
       errors.DataError, "no column 'city'; .*town.*Did you mean"
     ):
       self._read(source, 'label,age,citi,town\n1,2,a,b\n')
+    with self.assertRaisesRegex(errors.DataError, "several columns 'age'"):
+      self._read(source, 'label,age,city,age\n1,2,a,b\n')
 
   def test_arrays_of_unequal_length_and_absent_columns(self):
     with self.assertRaisesRegex(errors.DataError, 'one length'):
