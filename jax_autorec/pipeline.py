@@ -365,7 +365,11 @@ def run_search(
       checkpoints=checkpoints,
       records=records,
       observe=lambda state: supernet.recorded(state, selectors),
-      about={'kind': 'gate_names', 'names': names},
+      about={
+        'kind': 'gate_names',
+        'names': names,
+        **supernet.recorded(state, selectors),
+      },
     )
   finally:
     records.close()

@@ -23,6 +23,8 @@ from jax_autorec.train import parallel
 from jax_autorec.train import records as records_lib
 from jax_autorec.types import PyTree
 
+_OBSERVATIONS = 50  # A run of any length shows about so many points.
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
@@ -148,7 +150,8 @@ def fit(
     evaluate: state -> metrics of the validation split; 'auc' is the score.
     checkpoints: `Checkpoints` or `InMemory`.
     records: where metrics go.
-    observe: state -> further values to record at each evaluation.
+    observe: state -> further values to record, at each evaluation and some
+      50 times in all.
     about: values to record before the first step.
 
   Returns:
@@ -217,10 +220,11 @@ def fit(
             **extra,
           },
         )
-        now = time.monotonic()
-        position.seconds += now - last_time
-        last_time = now
+      elif observe and _is_due(first, position.step, schedule.steps):
+        records.write(stage, position.step, observe(program.fetch(state)))
       now = time.monotonic()
+      position.seconds += now - last_time
+      last_time = now
       interval = schedule.save_seconds
       due = now - saved_at >= (interval and max(interval, 10 * save_cost))
       if evaluated or due or sigterm.is_set:
@@ -249,6 +253,11 @@ def examples_per_second(position: Position, batch_size: int) -> float | None:
   if not position.train_seconds:
     return None
   return position.train_steps * batch_size / position.train_seconds
+
+
+def _is_due(first: int, step: int, steps: int) -> bool:
+  """Whether one of _OBSERVATIONS even parts of a run ends in a chunk."""
+  return first * _OBSERVATIONS // steps < step * _OBSERVATIONS // steps
 
 
 def _check_finite(metrics, stage, first, steps_per_epoch):
