@@ -66,6 +66,11 @@ class NumericTest(parameterized.TestCase):
     live = bins[~np.isnan(values)]
     self.assertSetEqual(set(live.tolist()), set(range(8)))
     np.testing.assert_allclose(np.bincount(live) / len(live), 1 / 8, atol=1e-3)
+    # An edge is in the bin above it.
+    fitted = encode.fit_numeric(spec, values)
+    np.testing.assert_array_equal(
+      fitted.bins(np.array(fitted.edges)), np.arange(1, 8)
+    )
     # In order: a higher value is in no lower bin.
     order = np.argsort(values[~np.isnan(values)])
     self.assertTrue((np.diff(live[order]) >= 0).all())

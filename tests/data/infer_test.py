@@ -19,6 +19,7 @@ def _frame(count=800):
       'clicked': rng.integers(0, 2, count),
       'age': rng.integers(18, 90, count),
       'user': np.arange(count) + 10**9,
+      'stars': rng.integers(1, 6, count),
     }
   )
 
@@ -50,6 +51,7 @@ class InferTest(parameterized.TestCase):
         'price': 'numeric',
         'age': 'numeric',
         'user': 'categorical',  # Nearly all different: an id.
+        'stars': 'categorical',  # Few.
       },
     )
     data = data_lib.load(str(target))

@@ -73,6 +73,20 @@ class FitTest(_IngestTest):
     self.assertEqual(data.schema.field('city').vocab_size, 5)
     np.testing.assert_array_equal(data.frequencies['city'], [3, 1, 9, 5, 5])
 
+  def test_bins_that_the_train_split_lacks_are_unknown(self):
+    days = {'train': [0, 5, 5, 9], 'valid': [5, 2], 'test': [1, 9, 100, -1]}
+    files = {
+      split: (self._write([f'1,u,x,0,{day}' for day in rows], f'{split}.csv'),)
+      for split, rows in days.items()
+    }
+    column = Column('day', 'numeric', discretize='log_square')
+    data = self._load(self._source(files, columns=(column,)))
+    # Bins 0, 2, 2 and 4; ties by value; 100 is in bin 21, 1 in bin 1.
+    np.testing.assert_array_equal(data.train.ids[:, 0], [3, 2, 2, 4])
+    np.testing.assert_array_equal(data.valid.ids[:, 0], [2, 2])
+    np.testing.assert_array_equal(data.test.ids[:, 0], [1, 4, 1, 1])
+    np.testing.assert_array_equal(data.frequencies['day'], [0, 0, 2, 1, 1])
+
   def test_columns_of_all_kinds_lie_in_the_order_of_the_schema(self):
     rows = [('1', 'a|b', '-1', '3', '2', 'g'), ('0', 'b', '', '', '0.5', 'h')]
     lines = [','.join(rows[i % 2]) for i in range(40)]
@@ -135,6 +149,7 @@ class FitTest(_IngestTest):
       small = functools.partial(ingest.readers.read, block_bytes=block)
       with (
         mock.patch.object(ingest, '_ROWS', rows),
+        mock.patch.object(ingest, '_SAMPLE', 100),
         mock.patch.object(ingest.readers, 'read', small),
       ):
         target = ingest.prepare(source, self.root / f'{rows}-{kind}')

@@ -1,3 +1,5 @@
+from unittest import mock
+
 from absl.testing import absltest, parameterized
 import numpy as np
 import pandas as pd
@@ -5,6 +7,7 @@ import pyarrow as pa
 
 from jax_autorec import data as data_lib
 from jax_autorec import errors
+from jax_autorec.data import memory
 
 Column = data_lib.Column
 
@@ -89,6 +92,7 @@ class FromArraysTest(parameterized.TestCase):
     frame = _frame()
     frame.loc[[70, 400], 'label'] = 2
     columns = ['city', 'price']
+    self.enter_context(mock.patch.object(memory, '_ROWS', 64))
     with self.assertRaisesRegex(
       errors.DataError, "all, row 70: column 'label' is 2.0; expected a label"
     ):
