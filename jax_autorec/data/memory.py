@@ -33,11 +33,12 @@ def from_arrays(
 
   Any DataFrame that exports Arrow data will do (pandas, polars and others).
 
-  >>> data = from_arrays(
+  >>> from jax_autorec import data
+  >>> clicks = data.from_arrays(
   ...   {'label': [0, 1] * 50, 'city': ['Rome', 'Oslo'] * 50},
-  ...   columns=[Column('city')],
+  ...   columns=[data.Column('city', min_count=2)],
   ... )
-  >>> data.schema.field('city').vocab_size
+  >>> clicks.schema.field('city').vocab_size
   4
 
   Args:

@@ -1,3 +1,4 @@
+import doctest
 from unittest import mock
 
 from absl.testing import absltest, parameterized
@@ -113,6 +114,9 @@ class FromArraysTest(parameterized.TestCase):
   def test_mistakes_are_named(self, arguments, message):
     with self.assertRaisesRegex(errors.DataError, message):
       data_lib.from_arrays(_frame(), **arguments)
+
+  def test_the_example_of_the_docstring(self):
+    self.assertEqual(doctest.testmod(memory), (0, 3))
 
   def test_no_rows(self):
     with self.assertRaisesRegex(errors.DataError, 'no row could be kept'):
