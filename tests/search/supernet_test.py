@@ -1,5 +1,7 @@
 """The search step: which batch moves what, and the gradient of policies."""
 
+import itertools
+
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
@@ -121,6 +123,41 @@ class LevelsTest(parameterized.TestCase):
       moved, [False, False, True, False, False, True, False, False, True]
     )
 
+  def test_observed_params_are_taken_when_due_alone(self):
+    def observe(memory, params, draw, losses, batch):
+      del draw, losses, batch
+      return memory + 1, jax.tree.map(lambda p: p + 8, params)
+
+    selector = _gates('train', period=2)._replace(observe=observe)
+    state, step, slots = _setup(selector)
+    state = state.replace(memory={'interactions': jnp.int32(0)})
+    step, biases = jax.jit(step), []
+    for i in range(3):
+      state, _ = step(state, (_batch(i), None))
+      biases.append(float(state.train.params['bias'][0]))
+    np.testing.assert_allclose(biases, [8, 8, 16], atol=0.5)
+    self.assertEqual(state.memory['interactions'], 2)
+
+  @parameterized.parameters(
+    (lambda s: {}, "open choice 'interactions/pairs/gate'.*for: none"),
+    (lambda s: {'fields': s}, "at 'fields'; open are: interactions"),
+    (
+      lambda s: {'interactions': s._replace(split='test')},
+      "split 'test'.*train, valid",
+    ),
+  )
+  def test_selectors_must_fit_the_open_choices(self, selectors, message):
+    architecture = spaces.build('fm', _SCHEMA, dim=3, pairs='open')
+    options = settings_lib.Settings(batch_size=16)
+    with self.assertRaisesRegex(errors.ConfigError, message):
+      supernet.init(
+        model_lib.build(architecture),
+        settings_lib.make_optimizer(options, architecture),
+        selectors(_gates('train')),
+        state_lib.example_batch(_SCHEMA),
+        jax.random.key(0),
+      )
+
   def test_open_slot_without_selector(self):
     state, _, _ = _setup(_gates('train'))
     architecture = spaces.build('fm', _SCHEMA, dim=3, pairs='open')
@@ -155,21 +192,77 @@ class PolicyTest(absltest.TestCase):
       mean = (jax.nn.softmax(logits)[:, None] * grads).sum(0)
       np.testing.assert_allclose(mean, exact, rtol=1e-5)
 
+  def test_a_step_moves_along_the_gradient_of_the_expected_loss(self):
+    """A policy over which of six pairs to keep: all 64 draws, weighed."""
+    prices = jnp.linspace(0.02, 0.3, 6)
+
+    def init(choice, key):
+      del choice, key
+      return jnp.linspace(-1, 1.2, 6), jnp.zeros(6)
+
+    def log_prob(logits, bits):
+      return -jax.nn.softplus(jnp.where(bits > 0, -logits, logits)).sum()
+
+    def sample(logits, bits, batch, phase, step, key):
+      del batch, phase, step, key
+      choice = {'pairs': {'gate': bits}}
+      return base.Draw(choice, log_prob(logits, bits), 0.4, bits @ prices)
+
+    selector = base.Selector(
+      init, sample, base.unchanged, None, optax.sgd(1.0), split='valid'
+    )
+    state, step, _ = _setup(selector)
+    step = jax.jit(step)
+    logits = state.arch['interactions']
+    draws = np.array(list(itertools.product((0, 1), repeat=6)), np.float32)
+    moves, losses = [], []
+    for bits in draws:
+      drawn = state.replace(memory={'interactions': bits})
+      new, metrics = step(drawn, (_batch(0), _batch(1)))
+      moves.append(logits - new.arch['interactions'])
+      losses.append(float(metrics['valid_batch_loss']))
+    losses = jnp.array(losses)
+
+    def expected(logits):
+      shares = jnp.exp(jax.vmap(lambda bits: log_prob(logits, bits))(draws))
+      return shares @ (losses + draws @ prices)
+
+    shares = jnp.exp(jax.vmap(lambda bits: log_prob(logits, bits))(draws))
+    self.assertAlmostEqual(float(shares.sum()), 1, places=5)
+    exact = jax.grad(expected)(logits)
+    self.assertGreater(float(jnp.abs(exact).min()), 1e-3)
+    np.testing.assert_allclose(
+      shares @ jnp.stack(moves), exact, rtol=1e-3, atol=1e-6
+    )
+
 
 class ParallelSearchTest(parameterized.TestCase):
   @parameterized.parameters('jit', 'pmap')
   def test_autofis_on_eight_devices_agrees_with_one(self, mode):
     tx = optim.grda(1.0, 0.02, 0.8)
+
+    def observe(memory, params, draw, losses, batch):
+      del draw
+      seen = (losses * batch.mask).sum() / batch.mask.sum()
+      return {'sum': memory['sum'] + seen}, params
+
+    def init(choice, key):
+      return choice, {'sum': jnp.float32(0)}
+
+    selector = _gates('train', tx)._replace(init=init, observe=observe)
     batches = (_batch(5, lead=(4,)), None)
-    state, step, _ = _setup(_gates('train', tx))
-    one = parallel.compile_steps(step)
-    expected, _ = one.run(one.place(state), batches)
-    state, step, _ = _setup(_gates('train', tx), mode)
-    many = parallel.compile_steps(step, mode)
-    if mode == 'pmap':
-      batches = (batches[0], None)
-    got, _ = many.run(many.place(state), batches)
-    got = many.fetch(got)
+    runs = []
+    for run_mode in ('none', mode):
+      state, step, _ = _setup(selector, run_mode)
+      program = parallel.compile_steps(step, run_mode)
+      state, metrics = program.run(program.place(state), batches)
+      runs.append((program.fetch(state), metrics['loss']))
+    (expected, expected_loss), (got, loss) = runs
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
+    # What is remembered is of the whole batch, not of a replica's part.
+    np.testing.assert_allclose(
+      got.memory['interactions']['sum'], expected_loss.sum(), rtol=1e-5
+    )
     np.testing.assert_allclose(
       _gate(got), _gate(expected), rtol=1e-4, atol=1e-6
     )

@@ -1,0 +1,53 @@
+from absl.testing import absltest
+
+from jax_autorec import schema as schema_lib
+from jax_autorec import spaces
+from jax_autorec.search import controls
+
+_SCHEMA = schema_lib.Schema(
+  tuple(schema_lib.Field(name, vocab_size=9) for name in 'abcdef')
+)
+
+
+class ControlsTest(absltest.TestCase):
+  def test_keep_all_closes_and_changes_nothing_else(self):
+    space = spaces.deepfm(_SCHEMA, dim=4, pairs='open', triples='open')
+    self.assertEqual(
+      controls.keep_all(space),
+      spaces.deepfm(_SCHEMA, dim=4, pairs='all', triples='all'),
+    )
+
+  def test_random_subset_has_the_size_found_and_follows_its_seed(self):
+    space = spaces.fm(_SCHEMA, dim=4, pairs='open', triples='open')
+    pairs, triples = space.interactions
+    found = spaces.fm(
+      _SCHEMA, dim=4, pairs=pairs.terms[:5], triples=triples.terms[:3]
+    )
+    counts = dict.fromkeys(pairs.terms, 0)
+    for seed in range(300):
+      control = controls.random_subset(space, found, seed)
+      self.assertFalse(control.is_open)
+      drawn, drawn_triples = control.interactions
+      self.assertLen(drawn_triples.terms, 3)
+      self.assertLen(drawn.terms, 5)
+      self.assertEqual((drawn.normalize, drawn.gates), (True, 'weights'))
+      for term in drawn.terms:
+        counts[term] += 1
+    # Each of 15 pairs comes in a third of the draws: 100 +- 8.
+    self.assertBetween(min(counts.values()), 60, 100)
+    self.assertBetween(max(counts.values()), 100, 140)
+    first, again, other = (
+      controls.random_subset(space, found, seed) for seed in (4, 4, 5)
+    )
+    self.assertEqual(first, again)
+    self.assertNotEqual(first, other)
+
+  def test_an_order_without_survivors_is_left_out(self):
+    space = spaces.fm(_SCHEMA, dim=4, pairs='open', triples='open')
+    found = spaces.fm(_SCHEMA, dim=4, pairs=space.interactions[0].terms[:5])
+    (plan,) = controls.random_subset(space, found, 0).interactions
+    self.assertEqual((plan.name, plan.order), ('pairs', 2))
+
+
+if __name__ == '__main__':
+  absltest.main()
