@@ -34,7 +34,6 @@ setuptools.setup(
     'scipy>=1.13',
     'tensorflow-datasets>=4.9.8',
     'tqdm>=4.66',
-    'zstandard>=0.22',
   ],
   extras_require={
     'test': ['pytest>=8', 'ruff>=0.9', 'scikit-learn>=1.5', 'pandas>=2.2'],

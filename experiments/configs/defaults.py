@@ -8,12 +8,7 @@ known (`experiments.settings`). A value given by a person always wins.
 from ml_collections import config_dict
 
 from jax_autorec import errors
-
-# Options of each named data set that a person may override, as
-# --config.data.KEY=VALUE; they go to `jax_autorec.data.load`.
-DATA_OPTIONS = {
-  'frappe': {'draw': 0},
-}
+from jax_autorec.data import datasets
 
 
 def parse(argument: str | None) -> tuple[str, bool]:
@@ -42,8 +37,9 @@ def config(argument: str | None, method: str) -> config_dict.ConfigDict:
   result.data = config_dict.ConfigDict(
     {'name': name, 'max_rows': 20_000 if tiny else 0}
   )
-  for key, value in DATA_OPTIONS.get(name, {}).items():
-    result.data[key] = value
+  # Go to `jax_autorec.data.load`.
+  for key, value in datasets.options(name).items():
+    result.data[key] = unset(str) if value is None else value
   result.model_options = config_dict.ConfigDict(
     {
       'dim': unset(int),

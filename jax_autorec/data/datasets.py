@@ -1,6 +1,7 @@
 """Data sets by name: where their files lie and what is in them."""
 
 from collections.abc import Callable
+import inspect
 import json
 import os
 import pathlib
@@ -343,6 +344,14 @@ SOURCES: dict[str, Callable[..., source_lib.Source]] = {
   )
 }
 NAMES = (*planted.PRESETS, *SOURCES)
+
+
+def options(name: str) -> dict[str, Any]:
+  """What a named set of raw files takes besides its place, with defaults."""
+  if name not in SOURCES:
+    return {}
+  parameters = inspect.signature(SOURCES[name]).parameters.values()
+  return {p.name: p.default for p in parameters if p.name != 'data_dir'}
 
 
 def resolve(name: str, data_dir: str, **options: Any) -> source_lib.Source:
