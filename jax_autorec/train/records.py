@@ -90,7 +90,10 @@ class Records:
 
   def close(self) -> None:
     if self._file is not None:
-      self._file.close()
+      try:
+        self._file.close()
+      except OSError as error:  # Tries once more to write what it could not.
+        raise self._failed(error) from error
     if self._tensorboard is not None:
       self._tensorboard.close()
 

@@ -4,6 +4,7 @@ import tomllib
 from absl.testing import absltest, parameterized
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from jax_autorec import data as data_lib
 from jax_autorec import errors
@@ -33,6 +34,9 @@ class InferTest(parameterized.TestCase):
     frame, path = _frame(), self.root / f'mine.{kind}'
     if kind == 'parquet':
       frame.to_parquet(path)
+    elif kind == 'csv.zst':
+      with pa.output_stream(str(path), compression='zstd') as stream:
+        stream.write(frame.to_csv(index=False).encode())
     else:
       frame.to_csv(path, index=False, sep='\t' if 'tsv' in kind else ',')
     return path

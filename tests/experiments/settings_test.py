@@ -70,12 +70,18 @@ class ResolveTest(parameterized.TestCase):
     values = settings_lib.resolve(autofis.get_config('my/own.toml'))
     self.assertEqual(values['train']['learning_rate'], 3.0)
 
+  def test_options_of_a_data_set_are_those_of_its_loader(self):
+    data = autofis.get_config('criteo').data
+    self.assertEqual((data.min_count, data.split), (1, 'ratio'))
+    self.assertIsNone(data.source)
+    self.assertEqual(autofis.get_config('frappe').data.draw, 0)
+
   def test_tiny_runs_are_tiny(self):
     config = autofis.get_config('criteo,tiny')
     config.model = 'deepfm'
     values = settings_lib.resolve(config)
     self.assertEqual(values['model_options']['hidden'], (32,))
-    self.assertEqual(values['data'], {'name': 'criteo', 'max_rows': 20_000})
+    self.assertEqual(values['data']['max_rows'], 20_000)
     self.assertLessEqual(values['train']['epochs'], 2)
     config.model_options.hidden = (8, 8)
     values = settings_lib.resolve(config)
