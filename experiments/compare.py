@@ -241,7 +241,6 @@ def main(argv: list[str]) -> None:
     raise errors.ConfigError(f'Unknown arguments: {" ".join(argv[1:])}.')
   if _CONFIG.value is None or not _WORKDIR.value:
     raise errors.ConfigError('Give --config=TABLE.py:ARGUMENT and --workdir.')
-  logging.set_verbosity(logging.INFO)
   workdir = pathlib.Path(_WORKDIR.value)
   cells = _cells(_CONFIG.value.to_dict(), workdir)
   if _DRY_RUN.value:

@@ -129,8 +129,6 @@ def main(argv: list[str]) -> None:
   """Trains what the grid lacks and writes what is chosen."""
   if len(argv) > 1:
     raise errors.ConfigError(f'Unknown arguments: {" ".join(argv[1:])}.')
-  logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().addFilter(cli.Quiet())
   values = _CONFIG.value.to_dict()
   for model in _MODELS.value:
     plain, _, kind = model.partition('+')
@@ -145,10 +143,12 @@ def main(argv: list[str]) -> None:
   from jax_autorec import pipeline
 
   options = dict(values['data'])
-  name, _ = options.pop('name'), options.pop('max_rows')
+  name, max_rows = options.pop('name'), options.pop('max_rows')
   if name.startswith('planted'):
     options['seed'] = values['seed']
   data = data_lib.load(name, _DATA_DIR.value, **options)
+  if max_rows:
+    data = data.head(max_rows)
   default = settings_lib.TUNED / f'{pathlib.Path(name).stem}.json'
   path = pathlib.Path(_OUTPUT.value or default)
   result = _read(path)
