@@ -17,12 +17,19 @@ GATED = '+gates'
 _DEFAULT = {
   'dim': 16,
   'epochs': 20,
-  'batch_size': 4096,
+  'batch_size': None,  # By the number of rows: `batch_size`.
   'learning_rate': 1e-3,
   'table_optimizer': 'adam',
   'table_std': 1e-4,
   'embedding_l2': 1e-6,
-  'search': {'epochs': 6, 'ratio': 4.0},
+  # Gates that no gradient reaches in time all close, however useful: few rows
+  # need more passes, and all a learning rate that tells pairs apart.
+  'search': {
+    'epochs': 6,
+    'min_steps': 1000,
+    'ratio': 2.0,
+    'learning_rate': 1e-2,
+  },
 }
 
 # Products that are normalised need vectors that differ from the start: with
@@ -69,6 +76,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
   'frappe': {
     'dim': 10,
     'epochs': 100,
+    'batch_size': 4096,
     'table_optimizer': 'dense_adam',
     'hidden': (400, 400, 400),
     # By validation AUC; a ratio of 4 leaves too few pairs here.
@@ -201,6 +209,23 @@ def _filled(given: dict[str, Any], known_values: dict[str, Any]):
   return {
     key: known_values.get(key) if value is None else value
     for key, value in given.items()
+  }
+
+
+def batch_size(num_rows: int) -> int:
+  """4096 rows, but fewer for a hundred steps per epoch, down to 256."""
+  size = 4096
+  while size > 256 and num_rows < 100 * size:
+    size //= 2
+  return size
+
+
+def fit_batch_size(values: dict[str, Any], num_rows: int) -> dict[str, Any]:
+  """The resolved config with batch sizes that were left open filled in."""
+  fit = lambda train: _filled(train, {'batch_size': batch_size(num_rows)})
+  return values | {
+    'train': fit(values['train']),
+    'control_train': {k: fit(v) for k, v in values['control_train'].items()},
   }
 
 

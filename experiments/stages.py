@@ -53,7 +53,6 @@ def run(
     return
   _check(values)
   start = time.monotonic()
-  settings = settings_lib.training(values, parallel)
   options = dict(values['data'])
   name, max_rows = options.pop('name'), options.pop('max_rows')
   if name in planted.PRESETS:
@@ -61,6 +60,8 @@ def run(
   data = data_lib.load(name, data_dir, bad_rows=bad_rows, **options)
   if max_rows:
     data = data.head(max_rows)
+  values = settings_lib.fit_batch_size(values, data.train.num_rows)
+  settings = settings_lib.training(values, parallel)
   seconds = {'prepare': time.monotonic() - start, 'search': 0.0}
   logging.info(
     '%s: %d / %d / %d rows, %d fields',
@@ -162,7 +163,10 @@ def search(
   )
   settings = settings_lib.training(values, parallel, **search_options['train'])
   steps_per_epoch = -(-data.train.num_rows // settings.batch_size)
-  num_steps = search_options['epochs'] * steps_per_epoch
+  num_steps = max(
+    search_options['epochs'] * steps_per_epoch,
+    search_options['min_steps'] or 0,
+  )
   return pipeline.run_search(
     space,
     method.selectors(search_options, num_steps),

@@ -85,6 +85,8 @@ def _train(model, cell, values, data, derived) -> dict[str, Any]:
 
   known = settings_lib.known(values['data']['name'], model, tuned=False)
   known |= settings_lib.given(values['train']) | cell
+  if known['batch_size'] is None:
+    known['batch_size'] = settings_lib.batch_size(data.train.num_rows)
   options = {
     key: known[key]
     for key in ('dim', 'hidden', 'norm', 'dropout')
@@ -157,7 +159,9 @@ def main(argv: list[str]) -> None:
 
   @functools.cache
   def derived():
-    resolved = settings_lib.resolve(_CONFIG.value)
+    resolved = settings_lib.fit_batch_size(
+      settings_lib.resolve(_CONFIG.value), data.train.num_rows
+    )
     return pipeline.derive(stages.search(resolved, data, 'none', None))
 
   cells = [(model, cell) for model in _MODELS.value for cell in _grid(model)]

@@ -24,6 +24,8 @@ def get_config(argument: str | None = None):
     {
       # Passes over the train split; a search has no early stopping.
       'epochs': 4 if config.tiny else config_dict.placeholder(int),
+      # At least so many steps, however few the rows.
+      'min_steps': 0 if config.tiny else config_dict.placeholder(int),
       # Final threshold over the gates' start: 4 where nothing else is known;
       # 1.2 prunes little.
       'ratio': 1.5 if config.tiny else config_dict.placeholder(float),
