@@ -80,7 +80,12 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     'table_optimizer': 'dense_adam',
     'hidden': (400, 400, 400),
     # By validation AUC; a ratio of 4 leaves too few pairs here.
-    'search': {'epochs': 20, 'ratio': 2.0},
+    'search': {
+      'epochs': 20,
+      'ratio': 2.0,
+      'learning_rate': 1e-2,
+      'embedding_l2': 1e-3,
+    },
     'models': {
       'lr': {'embedding_l2': 1e-5},
       'fm': {'embedding_l2': 5e-6},

@@ -104,7 +104,9 @@ class ResolveTest(parameterized.TestCase):
 
   @parameterized.parameters('planted', 'frappe', 'diabetes130', 'own.toml')
   def test_training_settings_are_complete_and_valid(self, data):
-    values = settings_lib.resolve(autofis.get_config(data))
+    values = settings_lib.fit_batch_size(
+      settings_lib.resolve(autofis.get_config(data)), 30_000
+    )
     trains = [values['train'], *values['control_train'].values()]
     for train in trains:
       self.assertEqual(set(train), set(values['train']))
@@ -113,6 +115,24 @@ class ResolveTest(parameterized.TestCase):
     search = settings_lib.training(values, 'none', **values['search']['train'])
     rate = values['search']['train']['learning_rate']
     self.assertEqual(search.learning_rate, rate)
+
+
+class BatchSizeTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (100, 256), (29_000, 256), (60_000, 512), (409_600, 4096), (10**9, 4096)
+  )
+  def test_few_rows_get_small_batches(self, num_rows, expected):
+    values = settings_lib.resolve(autofis.get_config('own.toml'))
+    fitted = settings_lib.fit_batch_size(values, num_rows)
+    self.assertEqual(fitted['train']['batch_size'], expected)
+    self.assertEqual(fitted['control_train']['lr']['batch_size'], expected)
+
+  def test_a_given_size_stays(self):
+    config = autofis.get_config('own.toml')
+    config.train.batch_size = 700
+    values = settings_lib.resolve(config)
+    fitted = settings_lib.fit_batch_size(values, 100)
+    self.assertEqual(fitted['train']['batch_size'], 700)
 
 
 class OverridesTest(parameterized.TestCase):
