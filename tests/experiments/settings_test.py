@@ -32,15 +32,20 @@ class ResolveTest(parameterized.TestCase):
 
   def test_each_model_takes_what_was_tuned_for_it(self):
     rates = {'lr': 1.0, 'fm': 2.0, 'fm+gates': 3.0, 'fm+autofis': 4.0}
-    chosen = {model: {'learning_rate': r} for model, r in rates.items()}
-    _with_tuned(self, 'frappe', chosen)
-    values = settings_lib.resolve(autofis.get_config('frappe'))
+    chosen = {
+      model: {'learning_rate': rate, 'embedding_l2': rate / 100}
+      for model, rate in rates.items()
+    }
+    _with_tuned(self, 'adult', chosen)
+    values = settings_lib.resolve(autofis.get_config('adult'))
     controls = values['control_train']
     found = {name: train['learning_rate'] for name, train in controls.items()}
     # The random subset is trained as the result is: only its pairs differ.
     self.assertEqual(found, {'lr': 1.0, 'base': 2.0, 'all': 3.0, 'random': 4.0})
     self.assertEqual(values['train']['learning_rate'], 4.0)
-    self.assertEqual(values['search']['train']['learning_rate'], 3.0)
+    # The supernet is the gated model; what a search is known to want goes first.
+    search = values['search']['train']
+    self.assertEqual(search, {'learning_rate': 1e-2, 'embedding_l2': 0.03})
 
   def test_what_is_not_tuned_takes_the_nearest(self):
     chosen = {'fm+gates': {'learning_rate': 3.0}}
