@@ -43,7 +43,7 @@ class ResolveTest(parameterized.TestCase):
     # The random subset is trained as the result is: only its pairs differ.
     self.assertEqual(found, {'lr': 1.0, 'base': 2.0, 'all': 3.0, 'random': 4.0})
     self.assertEqual(values['train']['learning_rate'], 4.0)
-    # The supernet is the gated model; what a search is known to want goes first.
+    # The supernet is the gated model; what a search is known to want is first.
     search = values['search']['train']
     self.assertEqual(search, {'learning_rate': 1e-2, 'embedding_l2': 0.03})
 
