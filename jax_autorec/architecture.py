@@ -5,63 +5,25 @@ candidate dims); closing every choice gives the final model. The same
 `nn.model.build` makes a supernet of the one and the model of the other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
+import hashlib
+import io
 import json
 import os
 import pathlib
 from typing import Any, ClassVar
 
-from jax_autorec import errors
-from jax_autorec import schema as schema_lib
+import numpy as np
 
-POOLINGS = ('sum', 'mean')
+from jax_autorec import errors
+from jax_autorec import fields as fields_lib
+from jax_autorec.fields import FieldPlan, TablePlan
+
 PROJECTIONS = ('linear', 'zero_pad')
 GATES = ('none', 'weights', 'open')
 TARGETS = ('logit', 'head')
 NORMS = ('none', 'batch', 'layer')
-
-
-def _check(value: Any, allowed: Sequence[Any], what: str) -> None:
-  if value not in allowed:
-    raise errors.ConfigError(
-      f'{what} is {value!r}; expected one of {", ".join(map(repr, allowed))}.'
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class FieldPlan:
-  """How one input field becomes vectors.
-
-  Attributes:
-    name: the field's name.
-    kind: 'categorical' or 'numeric'.
-    dim: width of its vectors, at least 1.
-    vocab_size: rows of its part of a table; 0 for a numeric field.
-    max_length: values per row; several are pooled.
-    pooling: 'sum' or 'mean' over the values of a multi-valued field.
-  """
-
-  name: str
-  kind: str
-  dim: int
-  vocab_size: int = 0
-  max_length: int = 1
-  pooling: str = 'mean'
-
-  def __post_init__(self):
-    _check(self.kind, schema_lib.KINDS, f'Kind of field {self.name!r}')
-    _check(self.pooling, POOLINGS, f'Pooling of field {self.name!r}')
-    if not isinstance(self.dim, int) or self.dim < 1:
-      raise errors.ConfigError(
-        f'Dim of field {self.name!r} is {self.dim!r}; expected an integer of '
-        'at least 1.'
-      )
-    if self.kind == 'categorical' and self.vocab_size < 1:
-      raise errors.ConfigError(
-        f'Field {self.name!r} has a vocabulary of {self.vocab_size}; build '
-        'the architecture from a fitted schema.'
-      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +39,7 @@ class FactorizationMachine:
   to: str = 'logit'
 
   def __post_init__(self):
-    _check(self.to, ('logit',), 'Target of the factorization machine')
+    fields_lib.check(self.to, ('logit',), 'Target of the factorization machine')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +71,8 @@ class Products:
   def __post_init__(self):
     object.__setattr__(self, 'terms', tuple(tuple(t) for t in self.terms))
     object.__setattr__(self, 'initial_gates', tuple(self.initial_gates))
-    _check(self.gates, GATES, f'Gates of products {self.name!r}')
-    _check(self.to, TARGETS, f'Target of products {self.name!r}')
+    fields_lib.check(self.gates, GATES, f'Gates of products {self.name!r}')
+    fields_lib.check(self.to, TARGETS, f'Target of products {self.name!r}')
     lengths = {len(term) for term in self.terms}
     if lengths - {2, 3} or len(lengths) != 1:
       raise errors.ConfigError(
@@ -130,31 +92,8 @@ class Products:
     return len(self.terms[0])
 
 
-@dataclasses.dataclass(frozen=True)
-class TablePlan:
-  """One fused embedding table: the rows of several fields, one under another.
-
-  Attributes:
-    name: key of the table among the parameters.
-    view: what is made of its rows: 'main', 'order3' or 'first_order'.
-    dim: row width.
-    fields: names of its fields, in row order.
-    num_rows: sum of their vocabularies.
-  """
-
-  name: str
-  view: str
-  dim: int
-  fields: tuple[str, ...]
-  num_rows: int
-
-  @property
-  def space(self) -> str:
-    """Names the ids that index it: tables of the same fields share them."""
-    return '+'.join(name.replace('+', '++') for name in self.fields)
-
-
 Interaction = FactorizationMachine | Products
+INITIAL = 'initial/'  # Prefix of arrays that training starts from.
 _INTERACTIONS = {cls.kind: cls for cls in (FactorizationMachine, Products)}
 
 
@@ -182,7 +121,7 @@ class HeadPlan:
 
   def __post_init__(self):
     object.__setattr__(self, 'hidden', tuple(self.hidden))
-    _check(self.norm, NORMS, 'Norm of the head')
+    fields_lib.check(self.norm, NORMS, 'Norm of the head')
     if not 0 <= self.dropout < 1:
       raise errors.ConfigError(
         f'Dropout of the head is {self.dropout}; expected 0 <= dropout < 1.'
@@ -198,17 +137,28 @@ class Architecture:
       numeric ones in the order of `Batch.numeric`.
     interactions: explicit interactions, each with a name of its own.
     head: what makes the logit.
-    projection: how fields of unequal dims meet at the largest: 'linear' or
-      'zero_pad'. Unused where all dims are equal.
+    projection: how fields of unequal dims meet at the common width: 'linear'
+      or 'zero_pad'. Unused where all dims are equal.
+    width: common width of the field vectors; 0 for the largest dim.
+    choice: what is open about the vectors of the categorical fields, if
+      anything is.
+    arrays: what plans need beyond plain values: '{field}.remap' and so on,
+      see `FieldPlan`. 'initial/{table}' is where training starts.
   """
 
   fields: tuple[FieldPlan, ...]
   interactions: tuple[Interaction, ...]
   head: HeadPlan
   projection: str = 'linear'
+  width: int = 0
+  choice: fields_lib.FieldChoice | None = None
+  arrays: Mapping[str, np.ndarray] = dataclasses.field(
+    default_factory=dict, compare=False, repr=False
+  )
 
   def __post_init__(self):
-    _check(self.projection, PROJECTIONS, 'Projection')
+    fields_lib.check(self.projection, PROJECTIONS, 'Projection')
+    self._check_widths()
     index = self.field_index
     names = [plan.name for plan in self.interactions]
     if len(set(names)) < len(names):
@@ -237,6 +187,24 @@ class Architecture:
         "interaction to 'head'."
       )
 
+  def _check_widths(self):
+    for plan in self.categorical if self.choice else ():
+      if plan.pieces is not None or plan.dim != self.choice.table_dim:
+        raise errors.ConfigError(
+          f'Field {plan.name!r} has rows of width {plan.dim} while its width '
+          f'is open; expected whole rows of {self.choice.table_dim}.'
+        )
+    if self.choice and 'order3' in self.views:
+      raise errors.ConfigError(
+        'Field vectors with open choices have no products of order 3.'
+      )
+    plans = self.numeric if self.choice else self.fields
+    largest = max([plan.dim for plan in plans], default=0)
+    if largest > self.dim:
+      raise errors.ConfigError(
+        f'The common width is {self.dim}, less than the largest dim {largest}.'
+      )
+
   @property
   def field_index(self) -> dict[str, int]:
     return {plan.name: i for i, plan in enumerate(self.fields)}
@@ -252,7 +220,9 @@ class Architecture:
   @property
   def dim(self) -> int:
     """Common width of the field vectors."""
-    return max(plan.dim for plan in self.fields)
+    if self.choice is not None:
+      return self.choice.width
+    return self.width or max(plan.dim for plan in self.fields)
 
   @property
   def views(self) -> tuple[str, ...]:
@@ -270,25 +240,30 @@ class Architecture:
 
   @property
   def tables(self) -> tuple[TablePlan, ...]:
-    """The embedding tables: one per view and distinct width."""
-    tables = []
+    """The embedding tables: one per view and distinct width.
+
+    Sparse fields share a table of single entries, and factors of products
+    have tables of their own, since they start elsewhere.
+    """
+    groups: dict[tuple[Any, ...], list[fields_lib.Part]] = {}
     for view in self.views:
-      widths = {
-        plan.name: 1 if view == 'first_order' else plan.dim
-        for plan in self.categorical
-      }
-      for dim in sorted(set(widths.values())):
-        plans = [plan for plan in self.categorical if widths[plan.name] == dim]
-        tables.append(
-          TablePlan(
-            name=view if view == 'first_order' else f'{view}_dim_{dim}',
-            view=view,
-            dim=dim,
-            fields=tuple(plan.name for plan in plans),
-            num_rows=sum(plan.vocab_size for plan in plans),
-          )
-        )
-    return tuple(tables)
+      in_view: dict[tuple[Any, ...], list[fields_lib.Part]] = {}
+      for plan in self.categorical:
+        for dim, role, part in _parts(plan, view):
+          in_view.setdefault((dim, role, view), []).append(part)
+      groups |= {key: in_view[key] for key in sorted(in_view)}
+    names = {'': '{view}_dim_{dim}', 'factor': '{view}_factor_dim_{dim}'}
+    names |= {'first_order': 'first_order', 'sparse': '{view}_sparse'}
+    return tuple(
+      TablePlan(
+        name=names[role].format(view=view, dim=dim),
+        view=view,
+        dim=dim,
+        parts=tuple(parts),
+        mean=1.0 if role == 'factor' else 0.0,
+      )
+      for (dim, role, view), parts in groups.items()
+    )
 
   @property
   def embedding_params(self) -> int:
@@ -296,19 +271,47 @@ class Architecture:
     return sum(table.num_rows * table.dim for table in self.tables)
 
   @property
+  def first_order_params(self) -> int:
+    """Entries of the first-order table, a part of `embedding_params`."""
+    tables = [table for table in self.tables if table.view == 'first_order']
+    return sum(table.num_rows for table in tables)
+
+  @property
   def projection_params(self) -> int:
-    """Entries of the maps that bring narrow fields to the common width."""
-    if self.projection != 'linear':
+    """Entries of the maps that bring narrow rows to the common width."""
+    if self.projection != 'linear' or self.choice is not None:
       return 0
-    views = [view for view in self.views if view != 'first_order']
-    return len(views) * sum(
-      plan.dim * self.dim for plan in self.fields if plan.dim < self.dim
+    return len([v for v in self.views if v != 'first_order']) * sum(
+      piece_dim * self.dim
+      for plan in self.fields
+      for piece_dim in _projected(plan)
+      if piece_dim < self.dim
     )
+
+  @property
+  def index_bytes(self) -> int:
+    """Bytes of permutations, patterns and codes that look-ups need."""
+    return sum(array.nbytes for array in self.constants.values())
+
+  @property
+  def ep_total(self) -> float:
+    """`embedding_params` and all else that vectors need, in float32 entries."""
+    extra = self.projection_params + self.index_bytes / 4
+    return self.embedding_params + extra
+
+  @property
+  def constants(self) -> dict[str, np.ndarray]:
+    """The arrays that look-ups need."""
+    return {
+      name: array
+      for name, array in self.arrays.items()
+      if not name.startswith(INITIAL)
+    }
 
   @property
   def is_open(self) -> bool:
     """Whether a search has anything left to decide."""
-    return any(
+    return self.choice is not None or any(
       getattr(plan, 'gates', None) == 'open' for plan in self.interactions
     )
 
@@ -338,40 +341,77 @@ class Architecture:
       ],
       'head': dataclasses.asdict(self.head),
       'projection': self.projection,
+      'width': self.width,
+      'choice': self.choice
+      and {'kind': self.choice.kind, **dataclasses.asdict(self.choice)},
+      'arrays': {
+        name: hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+        for name, array in sorted(self.arrays.items())
+      },
     }
 
   @classmethod
-  def from_dict(cls, values: Mapping[str, Any]) -> 'Architecture':
+  def from_dict(
+    cls,
+    values: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray] | None = None,
+  ) -> 'Architecture':
+    """The architecture of `to_dict`, which leaves arrays out.
+
+    Raises:
+      ConfigError: for values of another version, or arrays of another hash.
+    """
     try:
       interactions = []
       for plan in values['interactions']:
         plan = dict(plan)
         kind = plan.pop('kind')
-        _check(kind, tuple(_INTERACTIONS), 'Kind of an interaction')
+        fields_lib.check(kind, tuple(_INTERACTIONS), 'Kind of an interaction')
         interactions.append(_INTERACTIONS[kind](**plan))
-      return cls(
+      choice = values['choice']
+      if choice is not None:
+        choice = dict(choice)
+        kind = choice.pop('kind')
+        fields_lib.check(kind, tuple(fields_lib.CHOICES), 'Kind of a choice')
+        choice = fields_lib.CHOICES[kind](**choice)
+      result = cls(
         fields=tuple(FieldPlan(**plan) for plan in values['fields']),
         interactions=tuple(interactions),
         head=HeadPlan(**values['head']),
         projection=values['projection'],
+        width=values['width'],
+        choice=choice,
+        arrays=dict(arrays or {}),
       )
+      if result.to_dict()['arrays'] != values['arrays']:
+        raise errors.ConfigError(
+          f'The arrays {sorted(values["arrays"])} of the architecture are not '
+          f'those given, {sorted(result.arrays)}, or were changed.'
+        )
+      return result
     except (KeyError, TypeError) as error:
       raise errors.ConfigError(
         f'Not an architecture of this version: {error}.'
       ) from error
 
   def save(self, directory: str | os.PathLike[str]) -> pathlib.Path:
-    """Writes `architecture.json` into a directory, whole or not at all."""
+    """Writes `architecture.json` into a directory, whole or not at all.
+
+    Where there are arrays, `architecture.npz` is written before it.
+    """
     path = pathlib.Path(directory) / 'architecture.json'
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.json.partial')
-    partial.write_text(json.dumps(self.to_dict(), indent=1) + '\n', 'utf-8')
-    os.replace(partial, path)
+    if self.arrays:
+      content = io.BytesIO()
+      np.savez(content, **self.arrays)
+      _replace(path.with_suffix('.npz'), content.getvalue())
+    text = json.dumps(self.to_dict(), indent=1) + '\n'
+    _replace(path, text.encode())
     return path
 
   @classmethod
   def load(cls, directory: str | os.PathLike[str]) -> 'Architecture':
-    """Reads the `architecture.json` of a directory."""
+    """Reads the `architecture.json` of a directory, and its arrays."""
     path = pathlib.Path(directory) / 'architecture.json'
     try:
       values = json.loads(path.read_text('utf-8'))
@@ -381,4 +421,45 @@ class Architecture:
       ) from error
     except ValueError as error:
       raise errors.ConfigError(f'{path} is not JSON: {error}.') from error
-    return cls.from_dict(values)
+    arrays = {}
+    if values.get('arrays'):
+      try:
+        with np.load(path.with_suffix('.npz')) as file:
+          arrays = dict(file)
+      except (OSError, ValueError) as error:
+        raise errors.ConfigError(
+          f'{path} needs {path.with_suffix(".npz")}, which cannot be read: '
+          f'{error}.'
+        ) from error
+    return cls.from_dict(values, arrays)
+
+
+def _replace(path: pathlib.Path, content: bytes) -> None:
+  partial = path.with_name(f'{path.name}.partial')
+  partial.write_bytes(content)
+  os.replace(partial, path)
+
+
+def _parts(
+  plan: FieldPlan, view: str
+) -> list[tuple[int, str, fields_lib.Part]]:
+  """Width, role and part of every table that a field has rows in."""
+  if view == 'first_order':
+    whole = fields_lib.Piece(0, plan.vocab_size, 1)
+    return [(1, 'first_order', fields_lib.Part(plan, whole))]
+  if plan.num_values:
+    return [(1, 'sparse', fields_lib.Part(plan, None))]
+  parts = []
+  for place, piece in enumerate(plan.all_pieces):
+    is_factor = plan.combine == 'product' and place > 0
+    role = 'factor' if is_factor else ''
+    parts.append((piece.dim, role, fields_lib.Part(plan, piece)))
+  return parts
+
+
+def _projected(plan: FieldPlan) -> list[int]:
+  """Widths of the vectors of a field that need a map each."""
+  if plan.kind == 'numeric' or plan.num_values:
+    return [plan.dim]
+  dims = [piece.dim for piece in plan.all_pieces]
+  return dims[:1] if plan.combine == 'product' else dims

@@ -94,10 +94,22 @@ def predict(
   """
   if compiled is None:
     compiled = jax.jit(steps.make_predict(model_lib.build(architecture)))
+  if architecture.constants:
+    arrays = model_lib.constants(architecture)
+    collections = {
+      **(collections or {}),
+      **model_lib.constants_collection(arrays),
+    }
+  return _logits(
+    lambda batch: compiled(*variables, batch, collections), split, batch_size
+  )
+
+
+def _logits(apply, split, batch_size):
+  """Logits float32 [R] of all rows of a split, in their order."""
   source = batches_lib.Batches(split, batch_size, shuffle=False)
   logits = [
-    compiled(*variables, source.batch(0, step), collections)
-    for step in range(source.steps_per_epoch)
+    apply(source.batch(0, step)) for step in range(source.steps_per_epoch)
   ]
   return np.concatenate(jax.device_get(logits))[: split.num_rows]
 
@@ -321,7 +333,7 @@ def run_search(
   train = batches_lib.Batches(data.train, settings.batch_size, seed=seed)
   bilevel = any(s.split == 'valid' for s in selectors.values())
   valid = batches_lib.Batches(data.valid, settings.batch_size, seed=seed + 1)
-  compiled = jax.jit(steps.make_predict(model))
+  compiled = jax.jit(supernet.make_predict(model, selectors))
 
   def feed(first, count):
     return (
@@ -330,18 +342,8 @@ def run_search(
     )
 
   def evaluate_valid(state):
-    variables = (
-      state.train.params,
-      state.train.tables,
-      state.train.batch_stats,
-    )
-    logits = predict(
-      space,
-      variables,
-      data.valid,
-      settings.batch_size,
-      collections=supernet.current_choices(state, selectors),
-      compiled=compiled,
+    logits = _logits(
+      lambda batch: compiled(state, batch), data.valid, settings.batch_size
     )
     return _metrics(data.valid, logits)
 
@@ -378,6 +380,30 @@ def run_search(
   return Found(space, dict(selectors), state, info)
 
 
-def derive(found: Found) -> arch_lib.Architecture:
-  """The closed architecture that a search arrived at."""
-  return supernet.derive(found.state, found.selectors, found.space)
+def derive(
+  found: Found,
+  data: dataset_lib.Dataset | None = None,
+  batch_size: int = 4096,
+) -> arch_lib.Architecture:
+  """The closed architecture that a search arrived at.
+
+  Args:
+    found: of `run_search`.
+    data: for the methods that score choices on the validation split after the
+      search; the test split is never read.
+    batch_size: rows at a time.
+  """
+  if data is None:
+    return supernet.derive(found.state, found.selectors, found.space)
+  model = model_lib.build(found.space)
+  compiled = jax.jit(supernet.make_predict(model, found.selectors))
+
+  def evaluate(choices):
+    logits = _logits(
+      lambda batch: compiled(found.state, batch, choices),
+      data.valid,
+      batch_size,
+    )
+    return _metrics(data.valid, logits)
+
+  return supernet.derive(found.state, found.selectors, found.space, evaluate)

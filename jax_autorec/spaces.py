@@ -1,11 +1,13 @@
 """Known models as architectures, closed or with open choices."""
 
 from collections.abc import Sequence
+import dataclasses
 import difflib
 import itertools
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
+from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
 
 PAIRS = ('fm', 'all', 'open')
@@ -73,6 +75,40 @@ def _terms_and_gates(fields, asked, order, argument):
       f'sequence of tuples of {order} field names.'
     )
   return all_terms(fields, order), gates
+
+
+def open_dims(
+  architecture: arch_lib.Architecture,
+  dims: Sequence[int],
+  *,
+  tables: str = 'shared',
+  transform: str = 'linear',
+  transforms: str = 'field',
+) -> arch_lib.Architecture:
+  """Leaves the width of every categorical field to a search.
+
+  Args:
+    architecture: a closed one of equal widths; its width does not matter.
+    dims: candidate widths, increasing.
+    tables: 'shared': one row of the largest width per id, of which a candidate
+      reads the first columns; 'separate': rows of its own.
+    transform: 'linear' or 'zero_pad', how candidates meet at the largest.
+    transforms: whether linear maps are those of a 'field' or 'shared'.
+  """
+  choice = fields_lib.MixedDims(dims, tables, transform, transforms)
+  return _open(architecture, choice)
+
+
+def _open(architecture, choice):
+  """The architecture with something open about its categorical fields."""
+  fields = tuple(
+    dataclasses.replace(
+      plan,
+      dim=choice.table_dim if plan.kind == 'categorical' else choice.width,
+    )
+    for plan in architecture.fields
+  )
+  return dataclasses.replace(architecture, fields=fields, choice=choice)
 
 
 def lr(

@@ -10,6 +10,7 @@ from absl.testing import absltest, parameterized
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, spaces
+from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
 
 
@@ -53,9 +54,15 @@ class ArchitectureTest(parameterized.TestCase):
         arch_lib.Architecture.load(directory)
 
   def test_id_spaces_of_different_fields_differ(self):
-    table = arch_lib.TablePlan('t', 'main', 4, ('a+b',), 9)
-    other = dataclasses.replace(table, fields=('a', 'b'))
-    self.assertNotEqual(table.space, other.space)
+    def space(*names):
+      plans = [
+        arch_lib.FieldPlan(name, 'categorical', 4, vocab_size=9)
+        for name in names
+      ]
+      parts = tuple(fields_lib.Part(p, p.all_pieces[0]) for p in plans)
+      return arch_lib.TablePlan('t', 'main', 4, parts).space
+
+    self.assertNotEqual(space('a+b'), space('a', 'b'))
 
   def test_an_mlp_needs_an_input(self):
     architecture = spaces.wide_deep(_schema())

@@ -5,7 +5,9 @@ So looking rows up (`flatten_ids`, `lookup`) is separate from what a model
 makes of them (`FieldEmbeddings`), and a model accepts rows in place of tables.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,32 +15,61 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import errors
+from jax_autorec import fields as fields_lib
 from jax_autorec import rows as rows_lib
 from jax_autorec import schema as schema_lib
-from jax_autorec.nn import initializers
+from jax_autorec.nn import field_choices, initializers
 from jax_autorec.types import Array, Batch
 
 INIT_STD = 1e-4  # The BARS protocol's.
+PROJECTION = '_projection'  # Suffix of maps to the common width, in 'params'.
+
+
+class _Columns(NamedTuple):
+  """The id columns of a table, static: each array has one entry per column.
+
+  Attributes:
+    places: columns of `Batch.ids`; of a sparse field once per entry of a row.
+    offsets: where a column's rows begin in the table.
+    vocab_sizes, starts, stops, divides, modulos: of its field and piece.
+  """
+
+  places: np.ndarray
+  offsets: np.ndarray
+  vocab_sizes: np.ndarray
+  starts: np.ndarray
+  stops: np.ndarray
+  divides: np.ndarray
+  modulos: np.ndarray
+
+
+def _first_columns(architecture: arch_lib.Architecture) -> dict[str, int]:
+  """Field name -> its first column of `Batch.ids`."""
+  columns, column = {}, 0
+  for plan in architecture.categorical:
+    columns[plan.name] = column
+    column += plan.max_length
+  return columns
 
 
 def _columns(
-  architecture: arch_lib.Architecture, fields: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Of some fields: id columns [C]; row offsets and vocabularies [1, C]."""
-  columns, offsets, sizes = [], [], []
-  column, offset = 0, 0
-  for plan in architecture.categorical:
-    if plan.name in fields:
-      columns += range(column, column + plan.max_length)
-      offsets += [offset] * plan.max_length
-      sizes += [plan.vocab_size] * plan.max_length
-      offset += plan.vocab_size
-    column += plan.max_length
-  return (
-    np.array(columns, np.int32),
-    np.array(offsets, np.int32)[None],
-    np.array(sizes, np.int32)[None],
-  )
+  architecture: arch_lib.Architecture, parts: Sequence[fields_lib.Part]
+) -> _Columns:
+  first = _first_columns(architecture)
+  columns, offset = [], 0
+  for part in parts:
+    plan, piece = part.field, part.piece
+    places = np.arange(first[plan.name], first[plan.name] + plan.max_length)
+    places = np.repeat(places, part.num_columns // plan.max_length)
+    start, stop, divide, modulo = 0, plan.vocab_size, 1, 0
+    if piece is not None:
+      start, stop = piece.start, piece.stop
+      divide, modulo = piece.divide, piece.modulo
+    values = (offset, plan.vocab_size, start, stop, divide, modulo)
+    columns += [(place, *values) for place in places]
+    offset += part.num_rows
+  return _Columns(*np.array(columns, np.int32).T)
 
 
 def spaces(architecture: arch_lib.Architecture) -> dict[str, str]:
@@ -50,45 +81,118 @@ def capacities(
   architecture: arch_lib.Architecture, batch_size: int
 ) -> dict[str, int]:
   """Id space -> the most distinct rows that a batch can touch."""
-  result = {}
-  for table in architecture.tables:
-    plans = {plan.name: plan for plan in architecture.categorical}
-    result[table.space] = sum(
-      min(batch_size * plans[name].max_length, plans[name].vocab_size)
-      for name in table.fields
+  return {
+    table.space: sum(
+      min(batch_size * part.num_columns, part.num_rows) for part in table.parts
     )
-  return result
+    for table in architecture.tables
+  }
+
+
+def known_ids(
+  architecture: arch_lib.Architecture,
+  batch: Batch,
+  constants: Mapping[str, Array] | None = None,
+) -> Array:
+  """Ids int32 [B, C] as rows are looked up by: -1 for padding.
+
+  An id beyond its vocabulary becomes the unknown id; ids of fields with a
+  permutation are permuted.
+
+  Args:
+    architecture: names the fields.
+    batch: B rows; ids int32 [B, C], mask bool [B].
+    constants: of `Architecture.constants`.
+  """
+  sizes, columns, column = [], [], 0
+  for plan in architecture.categorical:
+    sizes += [plan.vocab_size] * plan.max_length
+    if plan.remap:
+      columns.append((plan.name, column, column + plan.max_length))
+    column += plan.max_length
+  sizes = np.array(sizes, np.int32)[None]
+  unknown = np.minimum(schema_lib.UNKNOWN_ID, sizes - 1)
+  ids = jnp.where(batch.ids < sizes, batch.ids, unknown)
+  for name, start, end in columns:
+    order = _constant(constants, f'{name}.remap')
+    remapped = order.at[ids[:, start:end]].get(mode='fill', fill_value=-1)
+    ids = ids.at[:, start:end].set(
+      jnp.where(ids[:, start:end] >= 0, remapped, -1)
+    )
+  return jnp.where(batch.mask[:, None], ids, -1)
+
+
+def _constant(constants, name):
+  if constants is None or name not in constants:
+    raise errors.ConfigError(
+      f'The architecture needs the array {name!r}; there are: '
+      f'{", ".join(constants or ()) or "none"}. Load it from its directory, '
+      "and give a model its arrays in the collection 'constants'."
+    )
+  return constants[name]
 
 
 def flatten_ids(
-  architecture: arch_lib.Architecture, batch: Batch
+  architecture: arch_lib.Architecture,
+  batch: Batch,
+  constants: Mapping[str, Array] | None = None,
 ) -> dict[str, Array]:
   """Row numbers in the fused tables, per id space.
 
-  Pads of multi-valued fields and whole padding rows get the number of rows,
-  which look-ups fill with zeros and updates drop. An id beyond its vocabulary
-  becomes the unknown id.
+  Pads of multi-valued fields, whole padding rows and ids that have no row in
+  a table get its number of rows, which look-ups fill with zeros and updates
+  drop. An id beyond its vocabulary becomes the unknown id.
 
   Args:
     architecture: names the tables.
     batch: B rows; ids int32 [B, C], mask bool [B].
+    constants: of `Architecture.constants`, if it has any.
 
   Returns:
     Space -> int32 [B, C_s].
   """
+  ids = known_ids(architecture, batch, constants)
   flat = {}
   for table in architecture.tables:
     if table.space in flat:
       continue
-    columns, offsets, sizes = _columns(architecture, table.fields)
-    ids = batch.ids
-    if len(columns) < ids.shape[1]:
-      ids = ids[:, columns]
-    unknown = np.minimum(schema_lib.UNKNOWN_ID, sizes - 1)
-    known = jnp.where(ids < sizes, ids, unknown) + offsets
-    live = (ids >= 0) & batch.mask[:, None]
-    flat[table.space] = jnp.where(live, known, table.num_rows)
+    columns = _columns(architecture, table.parts)
+    table_ids = ids
+    if list(columns.places) != list(range(ids.shape[1])):
+      table_ids = ids[:, columns.places]
+    columns = _Columns(*(values[None] for values in columns))
+    live = table_ids >= 0
+    if any(part.piece is None for part in table.parts):
+      rows, live = _sparse_entries(architecture, table, ids, constants)
+    elif all(part.is_whole for part in table.parts):
+      rows = table_ids
+    else:
+      live = (table_ids >= columns.starts) & (table_ids < columns.stops)
+      rows = (table_ids - columns.starts) // columns.divides
+      if columns.modulos.any():
+        rows = jnp.where(
+          columns.modulos > 0, rows % np.maximum(columns.modulos, 1), rows
+        )
+    flat[table.space] = jnp.where(live, rows + columns.offsets, table.num_rows)
   return flat
+
+
+def _sparse_entries(architecture, table, ids, constants):
+  """Entry numbers of sparse rows, and which columns have one: [B, C_s]."""
+  first = _first_columns(architecture)
+  entries, is_set = [], []
+  for part in table.parts:
+    plan = part.field
+    own = ids[:, first[plan.name] : first[plan.name] + plan.max_length]
+    starts = _constant(constants, f'{plan.name}.starts')
+    patterns = _constant(constants, f'{plan.name}.bits')
+    safe = jnp.maximum(own, 0)
+    bits = jnp.unpackbits(patterns[safe], axis=-1)[..., : plan.dim]
+    bits = bits.astype(jnp.int32) * (own >= 0)[..., None]
+    place = starts[safe][..., None] + jnp.cumsum(bits, -1) - 1
+    entries.append(place.reshape(len(ids), -1))
+    is_set.append((bits > 0).reshape(len(ids), -1))
+  return jnp.concatenate(entries, 1), jnp.concatenate(is_set, 1)
 
 
 def lookup(
@@ -106,22 +210,39 @@ def lookup(
 def init_tables(
   architecture: arch_lib.Architecture, key: Array, stddev: float = INIT_STD
 ) -> dict[str, Array]:
-  """Fresh tables, N(0, stddev), one after another and each in place."""
+  """Fresh tables, one after another and each in place.
+
+  Entries are N(0, stddev), around 1 for factors of products, or what the
+  architecture brings along ('initial/{table}').
+  """
   init = jax.jit(
     initializers.normal_by_blocks(stddev), static_argnames=('shape',)
   )
-  return {
-    table.name: init(
-      jax.random.fold_in(key, i), shape=(table.num_rows, table.dim)
-    )
-    for i, table in enumerate(architecture.tables)
-  }
+  tables = {}
+  for i, table in enumerate(architecture.tables):
+    initial = architecture.arrays.get(f'{arch_lib.INITIAL}{table.name}')
+    shape = (table.num_rows, table.dim)
+    if initial is None:
+      values = init(jax.random.fold_in(key, i), shape=shape)
+      tables[table.name] = values + table.mean if table.mean else values
+    elif initial.shape == shape:
+      tables[table.name] = jnp.array(initial, jnp.float32)
+    else:
+      raise errors.ConfigError(
+        f'Table {table.name!r} starts from an array {list(initial.shape)}; '
+        f'expected {list(shape)}.'
+      )
+  return tables
 
 
-def _pool(
-  rows: Array, ids: Array, plans: list[arch_lib.FieldPlan], num_rows: int
-) -> Array:
-  """One vector per field: rows [B, C, D], ids [B, C] -> [B, F, D]."""
+def _pool(rows: Array, live: Array, plans: list[fields_lib.FieldPlan]) -> Array:
+  """One vector per part: rows [B, C, D], live [B, C] -> [B, P, D].
+
+  Args:
+    rows: zeros where a value has no row.
+    live: which values there are, whether or not they have a row here.
+    plans: the field of each part.
+  """
   if all(plan.max_length == 1 for plan in plans):
     return rows
   pooled, start = [], 0
@@ -129,30 +250,41 @@ def _pool(
     end = start + plan.max_length
     total = rows[:, start:end].sum(1, keepdims=True)
     if plan.pooling == 'mean':
-      count = (ids[:, start:end] < num_rows).sum(1)[:, None, None]
+      count = live[:, start:end].sum(1)[:, None, None]
       total = total / jnp.maximum(count, 1).astype(rows.dtype)
     pooled.append(total)
     start = end
   return jnp.concatenate(pooled, 1)
 
 
-def _in_field_order(parts: list[tuple[Array, int, str]]) -> Array:
-  """Joins groups into [B, F, D] without needless copies.
+def _in_field_order(
+  groups: Mapping[str, Array], parts: list[list[tuple[str, int]]]
+) -> Array:
+  """Sums the parts of every field: [B, F, D], without needless copies.
 
   Args:
-    parts: per field: its group [B, F_g, D], its place there, the group's name.
+    groups: name -> [B, P, D].
+    parts: per field, the group and place there of each of its parts.
   """
-  groups, starts, total = {}, {}, 0
-  for group, _, name in parts:
-    if name not in groups:
-      groups[name], starts[name] = group, total
-      total += group.shape[1]
-  order = [starts[name] + place for _, place, name in parts]
+  starts, total = {}, 0
+  for name, group in groups.items():
+    starts[name] = total
+    total += group.shape[1]
   joined = list(groups.values())
   joined = joined[0] if len(joined) == 1 else jnp.concatenate(joined, 1)
-  if order == list(range(total)):
-    return joined
-  return joined[:, np.array(order)]
+  most = max(len(own) for own in parts)
+  places = [
+    [starts[name] + place for name, place in own] + [total] * (most - len(own))
+    for own in parts
+  ]
+  if any(total in own for own in places):
+    joined = jnp.pad(joined, ((0, 0), (0, 1), (0, 0)))
+  layers = np.array(places, np.int32).T
+  taken = [
+    joined if list(layer) == list(range(joined.shape[1])) else joined[:, layer]
+    for layer in layers
+  ]
+  return functools.reduce(jnp.add, taken)
 
 
 class FieldEmbeddings(nn.Module):
@@ -162,66 +294,130 @@ class FieldEmbeddings(nn.Module):
   value times a trained vector, or a trained vector of its own where the value
   is missing (BARS has no such vector and takes 0).
 
+  Collections: 'params'; 'constants', of `Architecture.constants`, if any.
+
   Attributes:
     architecture: its fields and tables.
+    choice: where the vectors of the categorical fields are open, what makes
+      [B, F, D] of the rows [B, F, R] that the tables hold.
   """
 
   architecture: arch_lib.Architecture
+  choice: field_choices.FieldChoice | None = None
 
   @nn.compact
   def __call__(
-    self, batch: Batch, rows: Mapping[str, Array] | None = None
+    self,
+    batch: Batch,
+    rows: Mapping[str, Array] | None = None,
+    *,
+    train: bool = False,
   ) -> dict[str, Array]:
     """Views of a batch of B rows.
 
     Args:
       batch: the rows.
       rows: gathered rows, as of `lookup`, in place of the module's tables.
+      train: handed to `choice`.
 
     Returns:
       'main', 'order3': [B, F, D]; 'first_order': [B, F]; those that exist.
     """
     architecture = self.architecture
-    flat_ids = flatten_ids(architecture, batch)
+    constants = self.variables.get('constants')
     if rows is None:
       tables = {
         table.name: self.param(
-          table.name,
-          initializers.normal_by_blocks(INIT_STD),
-          (table.num_rows, table.dim),
-          jnp.float32,
+          table.name, self._init_table(table), (table.num_rows, table.dim)
         )
         for table in architecture.tables
       }
+      flat_ids = flatten_ids(architecture, batch, constants)
       rows = lookup(tables, flat_ids, architecture)
+    live = (batch.ids >= 0) & batch.mask[:, None]
     views = {}
     for view in architecture.views:
-      parts = self._categorical(view, flat_ids, rows)
+      groups: dict[str, Array] = {}
+      parts: dict[str, list[tuple[str, int]]] = {
+        plan.name: [] for plan in architecture.fields
+      }
+      if self.choice is not None and view == 'main':
+        (table,) = [t for t in architecture.tables if t.view == view]
+        ids = known_ids(architecture, batch, constants)
+        values = self.choice.values(rows[table.name], ids)
+        rows = {**rows, table.name: values}
+      self._categorical(view, live, rows, groups, parts)
+      if self.choice is not None and view == 'main':
+        order = [parts[plan.name] for plan in architecture.categorical]
+        raw = _in_field_order(groups, order)
+        groups = {'chosen': self.choice(raw, batch.mask, train=train)}
+        for place, plan in enumerate(architecture.categorical):
+          parts[plan.name] = [('chosen', place)]
       if architecture.numeric:
-        parts.update(self._numeric(view, batch))
-      vectors = _in_field_order([parts[f.name] for f in architecture.fields])
+        self._numeric(view, batch, groups, parts)
+      vectors = _in_field_order(groups, list(parts.values()))
       views[view] = vectors[..., 0] if view == 'first_order' else vectors
     return views
 
-  def _categorical(self, view, flat_ids, rows):
-    """Field name -> (group [B, F_g, D], its place there, name of the group)."""
-    parts = {}
-    plans = {plan.name: plan for plan in self.architecture.categorical}
-    for table in self.architecture.tables:
+  def _init_table(self, table):
+    init = initializers.normal_by_blocks(INIT_STD)
+    return lambda key, shape: init(key, shape, jnp.float32) + table.mean
+
+  def _categorical(self, view, live, rows, groups, parts):
+    """Adds the groups of the tables of a view, and each field's places."""
+    architecture = self.architecture
+    factors: dict[str, list[Array]] = {}
+    for table in architecture.tables:
       if table.view != view:
         continue
-      group = [plans[name] for name in table.fields]
-      pooled = _pool(
-        rows[table.name], flat_ids[table.space], group, table.num_rows
-      )
-      projected = self._project(pooled, table.dim, view, table.name)
-      for i, name in enumerate(table.fields):
-        parts[name] = (projected, i, table.name)
-    return parts
+      values, kept, kept_rows, start = rows[table.name], [], [], 0
+      for part in table.parts:
+        plan, end = part.field, start + part.num_columns
+        own = values[:, start:end]
+        if part.piece is None:
+          name = f'{table.name}_{plan.name}'
+          own = own.reshape(len(own), plan.max_length, plan.dim)
+          self._add(view, name, own, [part], live, groups, parts)
+        elif plan.combine == 'product':
+          factors.setdefault(plan.name, []).append(own)
+        else:
+          kept.append(part)
+          kept_rows.append(np.arange(start, end))
+        start = end
+      if kept:
+        if len(kept) < len(table.parts):
+          values = values[:, np.concatenate(kept_rows)]
+        self._add(view, table.name, values, kept, live, groups, parts)
+    for plan in architecture.categorical:
+      if plan.name in factors:
+        product = functools.reduce(jnp.multiply, factors[plan.name])
+        part = fields_lib.Part(plan, plan.all_pieces[0])
+        name = f'{view}_product_{plan.name}'
+        self._add(view, name, product, [part], live, groups, parts)
+    if not groups:
+      # Fields without any row, and nothing else to give the batch's size.
+      shape = (len(live), 0, architecture.dim)
+      groups['none'] = jnp.zeros(shape, jnp.float32)
 
-  def _numeric(self, view, batch):
+  def _add(self, view, name, values, group, live, groups, parts):
+    """Pools and projects the rows of some parts, [B, C, d] -> [B, P, D]."""
+    first = _first_columns(self.architecture)
+    plans = [part.field for part in group]
+    columns = np.concatenate(
+      [np.arange(first[p.name], first[p.name] + p.max_length) for p in plans]
+    )
+    if any(plan.max_length > 1 for plan in plans):
+      live = live[:, columns]
+    pooled = _pool(values, live, plans)
+    starts = [part.piece.column if part.piece else 0 for part in group]
+    if self.architecture.choice is None:
+      pooled = self._project(pooled, view, name, starts)
+    groups[name] = pooled
+    for place, plan in enumerate(plans):
+      parts[plan.name].append((name, place))
+
+  def _numeric(self, view, batch, groups, parts):
     """The same for numeric fields, grouped by width."""
-    parts = {}
     numeric = self.architecture.numeric
     dims = [1 if view == 'first_order' else plan.dim for plan in numeric]
     for dim in sorted(set(dims)):
@@ -234,20 +430,33 @@ class FieldEmbeddings(nn.Module):
       values = batch.numeric[:, places, None]
       missing = batch.missing[:, places, None]
       vectors = jnp.where(missing, absent[None], values * slope[None])
-      projected = self._project(vectors, dim, view, name)
+      groups[name] = self._project(vectors, view, name, [0] * len(places))
       for i, place in enumerate(places):
-        parts[numeric[place].name] = (projected, i, name)
-    return parts
+        parts[numeric[place].name].append((name, i))
 
-  def _project(self, vectors, dim, view, name):
-    """Brings a group [B, F_g, d] to the common width."""
-    target = 1 if view == 'first_order' else self.architecture.dim
-    if dim == target:
+  def _project(self, vectors, view, name, starts):
+    """Brings a group [B, P, d] to the common width.
+
+    Args:
+      vectors: the group.
+      view: 'first_order' stays as it is.
+      name: of the group.
+      starts: per part, its first column for 'zero_pad'.
+    """
+    dim, architecture = vectors.shape[-1], self.architecture
+    target = architecture.dim
+    if view == 'first_order' or dim == target:
       return vectors
-    if self.architecture.projection == 'zero_pad':
-      return jnp.pad(vectors, ((0, 0), (0, 0), (0, target - dim)))
+    if architecture.projection == 'zero_pad':
+      if not any(starts):
+        return jnp.pad(vectors, ((0, 0), (0, 0), (0, target - dim)))
+      padded = [
+        jnp.pad(vectors[:, i], ((0, 0), (start, target - dim - start)))
+        for i, start in enumerate(starts)
+      ]
+      return jnp.stack(padded, 1)
     kernel = self.param(
-      f'{name}_projection',
+      f'{name}{PROJECTION}',
       nn.initializers.xavier_normal(in_axis=1, out_axis=2, batch_axis=0),
       (vectors.shape[1], dim, target),
       jnp.float32,

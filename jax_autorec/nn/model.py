@@ -1,15 +1,17 @@
 """A click-through-rate model from an architecture."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec.nn import blocks, embeddings, interactions
+from jax_autorec.nn import blocks, embeddings, field_choices, interactions
 from jax_autorec.types import Array, Batch
 
 EMBEDDINGS = 'embeddings'  # Scope of tables and numeric vectors in 'params'.
+FIELDS = 'fields'  # Scope of what is open about field vectors.
 _GATE_COLLECTIONS = {'none': None, 'weights': 'params', 'open': 'arch'}
 
 
@@ -54,7 +56,8 @@ class InteractionStage(nn.Module):
 class CTRModel(nn.Module):
   """Embedding stage -> interaction stage -> head.
 
-  Collections: 'params'; 'batch_stats'; 'arch' while choices are open.
+  Collections: 'params'; 'batch_stats'; 'arch' while choices are open;
+  'constants' where the architecture has arrays.
 
   Attributes:
     architecture: what to build.
@@ -80,7 +83,14 @@ class CTRModel(nn.Module):
       rows: gathered rows in place of the tables (`embeddings.lookup`).
     """
     plan = self.architecture
-    views = embeddings.FieldEmbeddings(plan, name=EMBEDDINGS)(batch, rows)
+    choice = None
+    if plan.choice is not None:
+      choice = field_choices.build(
+        plan.choice, plan.categorical, self.axis_name, name=FIELDS
+      )
+    views = embeddings.FieldEmbeddings(plan, choice, name=EMBEDDINGS)(
+      batch, rows, train=train
+    )
     batch_size = batch.ids.shape[0]
     logits = jnp.zeros((batch_size,), jnp.float32)
     head_inputs = []
@@ -115,3 +125,15 @@ def build(
 ) -> CTRModel:
   """The model of an architecture: a supernet where choices are open."""
   return CTRModel(architecture, axis_name)
+
+
+def constants(architecture: arch_lib.Architecture) -> dict[str, Array]:
+  """The arrays that look-ups of an architecture need, on a device."""
+  return {
+    name: jnp.asarray(array) for name, array in architecture.constants.items()
+  }
+
+
+def constants_collection(arrays: Mapping[str, Array]) -> dict[str, Any]:
+  """The collection that they are for `apply`; nothing where there are none."""
+  return {'constants': {EMBEDDINGS: dict(arrays)}} if arrays else {}

@@ -63,6 +63,24 @@ class SparseState(NamedTuple):
   tables: dict[str, PyTree]
 
 
+def slots(
+  state: PyTree, tables: Mapping[str, Array], spaces: Mapping[str, str]
+) -> dict[str, Array]:
+  """Space -> slot map; fresh ones for an optimiser that has none."""
+  if isinstance(state, SparseState):
+    return dict(state.slots)
+  return {
+    spaces[name]: rows_lib.init_slots(len(table))
+    for name, table in tables.items()
+  }
+
+
+def with_slots(state: PyTree, slots: Mapping[str, Array]) -> PyTree:
+  """The state with its slot maps replaced, if it has any."""
+  is_sparse = isinstance(state, SparseState)
+  return state._replace(slots=dict(slots)) if is_sparse else state
+
+
 def row_sparse(
   optimizer: rows_lib.RowOptimizer | Mapping[str, rows_lib.RowOptimizer],
   spaces: Mapping[str, str],
@@ -82,20 +100,17 @@ def row_sparse(
     return optimizer if is_one else optimizer[name]
 
   def init(tables):
-    slots = {
-      spaces[name]: rows_lib.init_slots(len(table))
-      for name, table in tables.items()
-    }
     return SparseState(
-      slots, {name: rule(name).init(table) for name, table in tables.items()}
+      slots(None, tables, spaces),
+      {name: rule(name).init(table) for name, table in tables.items()},
     )
 
   def reduce(state, tables, ids, row_grads):
     del tables
-    slots, distinct = {}, {}
+    new_slots, distinct = {}, {}
     for space, space_slots in state.slots.items():
       capacity = (capacities or {}).get(space) or len(ids[space])
-      slots[space], distinct[space] = rows_lib.unique(
+      new_slots[space], distinct[space] = rows_lib.unique(
         space_slots, ids[space], min(capacity, len(ids[space]))
       )
     summed = {
@@ -103,7 +118,7 @@ def row_sparse(
       for name, grads in row_grads.items()
     }
     row_ids = {name: distinct[spaces[name]].ids for name in row_grads}
-    return state._replace(slots=slots), Gradients(summed, row_ids)
+    return state._replace(slots=new_slots), Gradients(summed, row_ids)
 
   def update(tables, state, grads, learning_rate_scale):
     new_tables, new_states = {}, {}

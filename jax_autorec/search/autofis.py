@@ -34,16 +34,17 @@ def autofis(
     triples alike.
   """
 
-  def init(choice, key):
-    del key  # Gates start where the module put them.
+  def init(choice, key, train):
+    del key, train  # Gates start where the module put them.
     return jax.tree.map(jnp.array, choice), ()
 
   def sample(arch, memory, batch, phase, step, key):
     del memory, batch, phase, step, key
     return base.Draw(choice=arch)
 
-  def derive(arch, memory, params, architecture):
-    del memory, params
+  def derive(arch, memory, context):
+    del memory
+    architecture = context.architecture
     kept_plans, num_gates = [], 0
     for plan in architecture.interactions:
       if getattr(plan, 'gates', None) != 'open':

@@ -5,9 +5,12 @@ from typing import Any, NamedTuple
 
 import optax
 
-from jax_autorec.types import Array, PyTree
+from jax_autorec import architecture as arch_lib
+from jax_autorec.train import state as state_lib
+from jax_autorec.types import Array, Batch, PyTree
 
 SPLITS = ('train', 'valid')
+PHASES = ('weights', 'arch', 'eval')
 
 
 class Draw(NamedTuple):
@@ -42,10 +45,42 @@ class Schedule(NamedTuple):
 EVERY_STEP = Schedule()
 
 
-def unchanged(memory, params, draw, loss, batch):
+class Seen(NamedTuple):
+  """What an update of a selector saw, of all replicas.
+
+  Attributes:
+    draws: its draws, stacked [S, ...] over samples.
+    losses: [S, B], the loss of every example under each draw.
+    rewards: [S], of `Selector.reward`; minus the mean loss without one.
+    batch: B rows.
+  """
+
+  draws: Draw
+  losses: Array
+  rewards: Array
+  batch: Batch
+
+
+class Context(NamedTuple):
+  """What a choice is settled with.
+
+  Attributes:
+    architecture: with this slot still open.
+    train: weights, tables and statistics after the search.
+    evaluate: choice of this slot -> metrics on the validation split, with the
+      searched weights and the other slots as they stand; None where the
+      validation split is not at hand.
+  """
+
+  architecture: arch_lib.Architecture
+  train: state_lib.TrainState
+  evaluate: Callable[[PyTree], dict[str, float]] | None = None
+
+
+def unchanged(memory, train, seen):
   """An `observe` that remembers nothing."""
-  del draw, loss, batch
-  return memory, params
+  del seen
+  return memory, train
 
 
 def nothing(arch, memory):
@@ -58,27 +93,41 @@ class Selector(NamedTuple):
   """How one slot's choices are drawn, learnt and settled.
 
   Attributes:
-    init: (choice, key) -> arch, memory. `choice` is where the module put it;
-      `arch` is trained, `memory` is not.
+    init: (choice, key, train) -> arch, memory. `choice` is where the module
+      put it, `train` the fresh `TrainState`; `arch` is trained, `memory` is
+      not.
     sample: (arch, memory, batch, phase, step, key) -> `Draw`. `phase` is
-      'weights' or 'arch'.
-    observe: (memory, params, draw, losses, batch) -> memory, params; after an
-      update of `arch`. Losses and batch are those of all replicas.
-    derive: (arch, memory, params, architecture) -> architecture with this
-      slot closed; on the host. It is given the whole architecture, of which
-      it edits its own slot: a slot can span several interactions.
+      'weights' for a step of the weights, 'arch' for one of `arch`, 'eval' for
+      an evaluation: what stands, without noise.
+    observe: (memory, train, seen) -> memory, train; after an update of `arch`.
+      A selector that is not updated in every step must leave `train` alone.
+    derive: (arch, memory, context) -> architecture with this slot closed; on
+      the host. It is given the whole architecture, of which it edits its own
+      slot: a slot can span several interactions.
     tx: optimiser of `arch`.
     split: 'train': `arch` follows the same gradient as the weights (single
       level); 'valid': the loss of validation batches (bi-level).
     schedule: when `arch` is updated.
     record: (arch, memory) -> JSON values for the records, on the host.
+    inner_rate: of a bi-level selector: None for first order (weights are taken
+      as they are); else the rate xi of the step of the weights that its
+      gradient is taken through, exactly (second order).
+    samples: draws per update whose gradients are averaged.
+    reward: (logits, batch) -> [], higher is better, that policies are learnt
+      from; None for minus the loss of each example.
+    aux_loss: (arch, memory, seen) -> [], a further loss of `arch`: that of a
+      learned critic, say. `seen` has one sample.
   """
 
   init: Callable[..., tuple[PyTree, PyTree]]
   sample: Callable[..., Draw]
   observe: Callable[..., tuple[PyTree, PyTree]]
-  derive: Callable[..., Any]
+  derive: Callable[[PyTree, PyTree, Context], arch_lib.Architecture]
   tx: optax.GradientTransformation
   split: str = 'train'
   schedule: Schedule = EVERY_STEP
   record: Callable[..., dict[str, Any]] = nothing
+  inner_rate: float | None = None
+  samples: int = 1
+  reward: Callable[..., Array] | None = None
+  aux_loss: Callable[..., Array] | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -14,7 +14,7 @@ from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
 from jax_autorec.nn import blocks, embeddings
 from jax_autorec.nn import model as model_lib
-from jax_autorec.search import base
+from jax_autorec.search import base, unroll
 from jax_autorec.train import state as state_lib
 from jax_autorec.train import steps
 from jax_autorec.types import Array, Batch, PyTree
@@ -87,12 +87,10 @@ def init(
   open_choices = collections.get('arch', {})
   arch, memory, opt = {}, {}, {}
   for (slot, selector), slot_key in zip(sorted(selectors.items()), keys):
-    if selector.split not in base.SPLITS:
-      raise errors.ConfigError(
-        f'Selector of {slot!r} has split {selector.split!r}; expected one of '
-        f'{", ".join(base.SPLITS)}.'
-      )
-    arch[slot], memory[slot] = selector.init(_at(open_choices, slot), slot_key)
+    _check(slot, selector)
+    arch[slot], memory[slot] = selector.init(
+      _at(open_choices, slot), slot_key, train
+    )
     opt[slot] = selector.tx.init(arch[slot])
   for path, _ in jax.tree_util.tree_flatten_with_path(open_choices)[0]:
     path = jax.tree_util.keystr(path, simple=True, separator='/')
@@ -102,6 +100,37 @@ def init(
         f'for: {", ".join(selectors) or "none"}.'
       )
   return SearchState(train, arch, memory, opt)
+
+
+def _check(slot: str, selector: base.Selector) -> None:
+  if selector.split not in base.SPLITS:
+    raise errors.ConfigError(
+      f'Selector of {slot!r} has split {selector.split!r}; expected one of '
+      f'{", ".join(base.SPLITS)}.'
+    )
+  unfit = (
+    selector.inner_rate is not None
+    or selector.samples > 1
+    or selector.reward is not None
+    or selector.aux_loss is not None
+  )
+  if selector.split == 'train' and unfit:
+    raise errors.ConfigError(
+      f'Selector of {slot!r} is single level and has an inner_rate, samples, a '
+      "reward or an aux_loss, which need split='valid'."
+    )
+
+
+def _inner_rate(unrolled: Mapping[str, base.Selector]) -> float | None:
+  """The one rate of the inner step."""
+  rates = sorted({s.inner_rate for s in unrolled.values()})
+  many = [slot for slot, s in unrolled.items() if s.samples > 1]
+  if len(rates) > 1 or many:
+    raise errors.ConfigError(
+      f'Selectors of second order have inner rates {rates}, and more than one '
+      f'sample in {many}; expected one rate, one sample.'
+    )
+  return rates[0] if rates else None
 
 
 def sample_all(selectors, arch, memory, batch, phase, step, key):
@@ -114,18 +143,45 @@ def sample_all(selectors, arch, memory, batch, phase, step, key):
   }
 
 
-def surrogate(losses: Array, draws: Mapping[str, base.Draw]) -> Array:
+def surrogate(
+  losses: Array,
+  draws: Mapping[str, base.Draw],
+  rewards: Mapping[str, Array] | None = None,
+) -> Array:
   """[B]: its gradient is that of the expected loss plus cost.
 
   Differentiable draws take the plain gradient, policies the score function's
   (REINFORCE with a baseline), and both may act in one model.
+
+  Args:
+    losses: [B].
+    draws: slot -> draw.
+    rewards: slot -> [], what the policy of that slot is to raise in place of
+      lowering the losses.
   """
-  value = losses + sum(draw.cost for draw in draws.values())
-  score = sum(
-    lax.stop_gradient(value - draw.baseline) * draw.log_prob
-    for draw in draws.values()
-  )
+  cost = sum(draw.cost for draw in draws.values())
+  value = losses + cost
+  score = 0.0
+  for slot, draw in draws.items():
+    own = value
+    if rewards and slot in rewards:
+      own = cost - rewards[slot]
+    score += lax.stop_gradient(own - draw.baseline) * draw.log_prob
   return value + score
+
+
+class _Forward(NamedTuple):
+  """What a step has seen of the train batch, for its updates."""
+
+  flat_ids: dict[str, Array]
+  rows: dict[str, Array]
+  loss: Array
+  loss_at: Callable[..., Array]
+  dense_grads: PyTree
+  row_grads: dict[str, Array]
+  arch_grads: dict[str, PyTree]
+  seen: dict[str, base.Seen]
+  batch_stats: PyTree
 
 
 def make_step(
@@ -141,165 +197,264 @@ def make_step(
     selectors: slot -> selector.
 
   Returns:
-    (state, (train batch, valid batch or None)) -> (state, metrics). First the
-    bi-level selectors are updated on the validation batch, at weights that
-    stay as they are; then weights and single-level selectors together on the
-    train batch.
+    (state, (train batch, valid batch or None)) -> (state, metrics). The
+    bi-level selectors that are due are updated on the validation batch, at
+    weights that stay as they are; weights and single-level selectors together
+    on the train batch. Both updates start from the same weights. Where no
+    bi-level selector is of second order theirs comes first, so the weights
+    follow the choices after it; else the weights' gradient, which the second
+    order needs as well, is taken once, at the choices before it.
   """
   axis_name = model.axis_name
   levels = {
     split: {k: s for k, s in selectors.items() if s.split == split}
     for split in base.SPLITS
   }
+  unrolled = {
+    k: s for k, s in levels['valid'].items() if s.inner_rate is not None
+  }
+  inner_rate = _inner_rate(unrolled)
+  always = all(s.schedule == base.EVERY_STEP for s in levels['valid'].values())
+  gather = functools.partial(lax.all_gather, axis_name=axis_name, tiled=True)
 
-  def losses_of(train, params, rows, draws, batch, key):
+  def is_due(schedule, step):
+    since = step - schedule.warmup
+    return (since >= 0) & (since % schedule.period == 0)
+
+  def forward(state, params, rows, draws, batch, key):
     choices = {slot: draw.choice for slot, draw in draws.items()}
     out = steps.apply_model(
-      model,
-      params,
-      rows,
-      train.batch_stats,
-      batch,
-      key,
-      _collection(choices),
+      model, state.train, params, rows, batch, key, _collection(choices)
     )
     losses = optax.sigmoid_binary_cross_entropy(out.logits, batch.labels)
-    return losses, out.batch_stats
+    return out.logits, losses, out.batch_stats
 
-  def update_level(level, state, step, grads, draws, losses, batch):
+  def global_view(logits, losses, batch):
+    """Of all replicas: what is remembered must not differ between them."""
+    if axis_name is None:
+      return logits, losses, batch
+    return jax.tree.map(gather, (logits, losses, batch))
+
+  def update_level(level, state, step, grads, seen):
     """New arch, memories and optimiser states of a level's selectors."""
     arch, memory = dict(state.arch), dict(state.memory)
-    opt, params = dict(state.arch_optimizer), state.train.params
-    if axis_name is not None:
-      # What is remembered of a batch must not differ between replicas.
-      gather = functools.partial(
-        lax.all_gather, axis_name=axis_name, tiled=True
-      )
-      losses, batch = jax.tree.map(gather, (losses, batch))
+    opt, train = dict(state.arch_optimizer), state.train
     for slot, selector in level.items():
       updates, new_opt = selector.tx.update(grads[slot], opt[slot], arch[slot])
       new_arch = optax.apply_updates(arch[slot], updates)
-      new_memory, new_params = selector.observe(
-        memory[slot], params, draws[slot], losses, batch
-      )
-      due = (step >= selector.schedule.warmup) & (
-        (step - selector.schedule.warmup) % selector.schedule.period == 0
-      )
-      keep = lambda new, old, due=due: jax.tree.map(
-        lambda a, b: jnp.where(due, a, b), new, old
-      )
-      arch[slot] = keep(new_arch, arch[slot])
-      opt[slot] = keep(new_opt, opt[slot])
-      memory[slot] = keep(new_memory, memory[slot])
-      params = keep(new_params, params)
+      new_memory, new_train = selector.observe(memory[slot], train, seen[slot])
+      new = new_arch, new_opt, new_memory
+      if selector.schedule != base.EVERY_STEP:
+        if new_train is not train:
+          raise errors.ConfigError(
+            f'The selector of {slot!r} changes weights and is not updated in '
+            'every step; expected the schedule EVERY_STEP.'
+          )
+        due = is_due(selector.schedule, step)
+        old = arch[slot], opt[slot], memory[slot]
+        new = jax.tree.map(functools.partial(jnp.where, due), new, old)
+      arch[slot], opt[slot], memory[slot] = new
+      train = new_train
     return state.replace(
-      arch=arch,
-      memory=memory,
-      arch_optimizer=opt,
-      train=state.train.replace(params=params),
+      arch=arch, memory=memory, arch_optimizer=opt, train=train
     )
 
-  def valid_phase(state, batch, key):
+  def one_sample(state, batch, weights, key, params, rows):
+    """Gradients for one draw of the bi-level selectors, and what was seen."""
     train = state.train
-    weights = steps.example_weights(batch, axis_name)
-    flat_ids = embeddings.flatten_ids(model.architecture, batch)
-    rows = embeddings.lookup(train.tables, flat_ids, model.architecture)
-    # Dropout takes other bits than in the train phase of the same step.
-    key = jax.random.fold_in(key, _ARCH_STREAM)
     draw_key = jax.random.fold_in(key, _DRAW_STREAM)
 
-    def objective(level_arch):
+    def objective(level_arch, params, rows):
       arch = {**state.arch, **level_arch}
       draws = sample_all(
         selectors, arch, state.memory, batch, 'arch', train.step, draw_key
       )
       # Batch statistics as in training, but no running average moves.
-      losses, _ = losses_of(train, train.params, rows, draws, batch, key)
+      logits, losses, _ = forward(state, params, rows, draws, batch, key)
+      view = global_view(logits, losses, batch)
+      rewards = {
+        slot: selector.reward(view[0], view[2])
+        for slot, selector in levels['valid'].items()
+        if selector.reward is not None
+      }
       level_draws = {slot: draws[slot] for slot in levels['valid']}
-      value = jnp.sum(weights * surrogate(losses, level_draws))
-      return value, (draws, losses)
+      value = jnp.sum(weights * surrogate(losses, level_draws, rewards))
+      seen = {}
+      for slot, selector in levels['valid'].items():
+        mean = -blocks.psum(jnp.sum(weights * losses), axis_name)
+        reward = rewards.get(slot, mean)
+        one = base.Seen(draws[slot], view[1], reward, view[2])
+        seen[slot] = lax.stop_gradient(one)
+        if selector.aux_loss is not None:
+          # Every replica has the whole of it; gradients are summed below.
+          aux = selector.aux_loss(arch[slot], state.memory[slot], seen[slot])
+          value += aux / blocks.psum(1, axis_name)
+      return value, seen
 
     level_arch = {slot: state.arch[slot] for slot in levels['valid']}
-    grads, (draws, losses) = jax.grad(objective, has_aux=True)(level_arch)
-    grads = blocks.psum(grads, axis_name)
-    loss = blocks.psum(jnp.sum(weights * losses), axis_name)
-    state = update_level(
-      levels['valid'], state, train.step, grads, draws, losses, batch
+    argnums = (0, 1, 2) if unrolled else (0,)
+    grads, seen = jax.grad(objective, argnums, has_aux=True)(
+      level_arch, params, rows
     )
-    return state, loss
+    return grads, seen
 
-  def step(state, batches):
-    train_batch, valid_batch = batches
-    key = jax.random.fold_in(state.train.key, state.train.step)
-    metrics = {}
-    if levels['valid']:
-      state, metrics['valid_batch_loss'] = valid_phase(state, valid_batch, key)
+  def valid_phase(state, batch, key, passed=None, joined=None):
+    """Updates the bi-level selectors; `passed` where some are unrolled."""
+    weights = steps.example_weights(batch, axis_name)
     train = state.train
-    weights = steps.example_weights(train_batch, axis_name)
-    flat_ids = embeddings.flatten_ids(model.architecture, train_batch)
-    rows = embeddings.lookup(train.tables, flat_ids, model.architecture)
+    _, rows = steps.look_up(model, train.tables, train.constants, batch)
+    # Dropout takes other bits than in the train phase of the same step.
+    key = jax.random.fold_in(key, _ARCH_STREAM)
+
+    def sample(index):
+      sample_key = jax.random.fold_in(key, index)
+      (grads, *_), seen = one_sample(
+        state, batch, weights, sample_key, train.params, rows
+      )
+      return grads, seen
+
+    if unrolled:
+      grads, mixed, seen = unroll.gradient(
+        model,
+        inner_rate,
+        joined,
+        train,
+        passed.rows,
+        passed.dense_grads,
+        passed.loss_at,
+        rows,
+        functools.partial(one_sample, state, batch, weights, key),
+        {slot: state.arch[slot] for slot in unrolled},
+      )
+      for slot, product in mixed.items():
+        grads[slot] = jax.tree.map(jnp.subtract, grads[slot], product)
+      seen = jax.tree.map(lambda x: jnp.asarray(x)[None], seen)
+    else:
+      samples = max(s.samples for s in levels['valid'].values())
+      grads, seen = lax.map(sample, jnp.arange(samples))
+      grads = jax.tree.map(lambda g: g.mean(0), grads)
+    grads = blocks.psum(grads, axis_name)
+    return update_level(levels['valid'], state, train.step, grads, seen)
+
+  def maybe_valid_phase(state, batch, key, passed=None, joined=None):
+    if always:
+      return valid_phase(state, batch, key, passed, joined)
+    dues = [
+      is_due(s.schedule, state.train.step) for s in levels['valid'].values()
+    ]
+
+    # Only what the phase writes goes through the branches: a table would be
+    # copied.
+    def update(written):
+      new = valid_phase(state.replace(**written), batch, key, passed, joined)
+      return {name: getattr(new, name) for name in written}
+
+    names = ('arch', 'memory', 'arch_optimizer')
+    written = {name: getattr(state, name) for name in names}
+    due = functools.reduce(jnp.logical_or, dues)
+    return state.replace(**lax.cond(due, update, lambda old: old, written))
+
+  def train_forward(state, batch, key):
+    """One forward and backward pass over the train batch."""
+    train = state.train
+    weights = steps.example_weights(batch, axis_name)
+    flat_ids, rows = steps.look_up(model, train.tables, train.constants, batch)
     draw_key = jax.random.fold_in(key, _DRAW_STREAM)
 
     def objective(params, rows, level_arch):
       arch = {**state.arch, **level_arch}
       draws = sample_all(
-        selectors,
-        arch,
-        state.memory,
-        train_batch,
-        'weights',
-        train.step,
-        draw_key,
+        selectors, arch, state.memory, batch, 'weights', train.step, draw_key
       )
-      losses, stats = losses_of(train, params, rows, draws, train_batch, key)
+      logits, losses, stats = forward(state, params, rows, draws, batch, key)
       level_draws = {slot: draws[slot] for slot in levels['train']}
       value = jnp.sum(weights * surrogate(losses, level_draws))
-      return value, (draws, losses, stats)
+      return value, (draws, logits, losses, stats)
 
     level_arch = {slot: state.arch[slot] for slot in levels['train']}
-    grads, (draws, losses, stats) = jax.grad(
+    grads, (draws, logits, losses, stats) = jax.grad(
       objective, argnums=(0, 1, 2), has_aux=True
     )(train.params, rows, level_arch)
-    dense_grads, row_grads, arch_grads = grads
+    loss = blocks.psum(jnp.sum(weights * losses), axis_name)
+    view = global_view(logits, losses, batch)
+    seen = {
+      slot: jax.tree.map(
+        lambda x: jnp.asarray(x)[None],
+        base.Seen(draws[slot], view[1], -loss, view[2]),
+      )
+      for slot in levels['train']
+    }
+
+    def loss_at(params, rows, level_arch):
+      """The loss alone, of any bi-level choices, for the second order."""
+      arch = {**state.arch, **level_arch}
+      draws = sample_all(
+        selectors, arch, state.memory, batch, 'weights', train.step, draw_key
+      )
+      _, losses, _ = forward(state, params, rows, draws, batch, key)
+      return jnp.sum(weights * losses)
+
+    return _Forward(flat_ids, rows, loss, loss_at, *grads, seen, stats)
+
+  def step(state, batches):
+    train_batch, valid_batch = batches
+    key = jax.random.fold_in(state.train.key, state.train.step)
+    if unrolled:
+      passed = train_forward(state, train_batch, key)
+      train, joined = unroll.join(
+        model, state.train, passed.flat_ids, passed.row_grads, valid_batch
+      )
+      state = state.replace(train=train)
+      state = maybe_valid_phase(state, valid_batch, key, passed, joined)
+    else:
+      if levels['valid']:
+        state = maybe_valid_phase(state, valid_batch, key)
+      passed = train_forward(state, train_batch, key)
     new_train, norm = steps.apply_gradients(
-      train, optimizer, dense_grads, flat_ids, row_grads, stats, axis_name
+      state.train,
+      optimizer,
+      passed.dense_grads,
+      passed.flat_ids,
+      passed.row_grads,
+      passed.batch_stats,
+      axis_name,
     )
+    step_done = state.train.step
     state = state.replace(train=new_train)
     if levels['train']:
-      arch_grads = blocks.psum(arch_grads, axis_name)
+      grads = blocks.psum(passed.arch_grads, axis_name)
       state = update_level(
-        levels['train'],
-        state,
-        train.step,
-        arch_grads,
-        draws,
-        losses,
-        train_batch,
+        levels['train'], state, step_done, grads, passed.seen
       )
-    metrics['loss'] = blocks.psum(jnp.sum(weights * losses), axis_name)
-    metrics['grad_norm'] = norm
-    return state, metrics
+    return state, {'loss': passed.loss, 'grad_norm': norm}
 
   return step
 
 
-def current_choices(
-  state: SearchState, selectors: Mapping[str, base.Selector]
-) -> dict[str, Any]:
-  """The 'arch' collection as the search stands, for an evaluation.
+def make_predict(
+  model: model_lib.CTRModel, selectors: Mapping[str, base.Selector]
+) -> Callable[[SearchState, Batch], Array]:
+  """(state, batch) -> logits [B] of the choices as the search stands.
 
-  Draws take a fixed key: an evaluation of the same state gives the same value.
+  The last argument, if given, replaces choices: slot -> choice.
   """
-  draws = sample_all(
-    selectors,
-    state.arch,
-    state.memory,
-    None,
-    'arch',
-    state.train.step,
-    jax.random.fold_in(state.train.key, 0),
-  )
-  return _collection({slot: draw.choice for slot, draw in draws.items()})
+  predict = steps.make_predict(model)
+
+  def apply(state, batch, given=None):
+    train = state.train
+    # Draws take a fixed key: the same state gives the same value.
+    key = jax.random.fold_in(train.key, 0)
+    draws = sample_all(
+      selectors, state.arch, state.memory, batch, 'eval', train.step, key
+    )
+    choices = {slot: draw.choice for slot, draw in draws.items()}
+    collections = _collection(choices | (given or {}))
+    collections |= model_lib.constants_collection(train.constants)
+    return predict(
+      train.params, train.tables, train.batch_stats, batch, collections
+    )
+
+  return apply
 
 
 def recorded(
@@ -317,13 +472,24 @@ def derive(
   state: SearchState,
   selectors: Mapping[str, base.Selector],
   architecture: arch_lib.Architecture,
+  evaluate: Callable[[Mapping[str, PyTree]], dict[str, float]] | None = None,
 ) -> arch_lib.Architecture:
-  """Settles every slot; the architecture comes back closed."""
+  """Settles every slot; the architecture comes back closed.
+
+  Args:
+    state: at the end of a search.
+    selectors: slot -> selector.
+    architecture: the supernet's.
+    evaluate: slot -> choice, in place of those that stand -> metrics on the
+      validation split; for the methods that score choices after a search.
+  """
   arch, memory = jax.device_get((state.arch, state.memory))
   for slot in sorted(selectors):
-    architecture = selectors[slot].derive(
-      arch[slot], memory[slot], state.train.params, architecture
-    )
+    own = None
+    if evaluate is not None:
+      own = lambda choice, slot=slot: evaluate({slot: choice})
+    context = base.Context(architecture, state.train, own)
+    architecture = selectors[slot].derive(arch[slot], memory[slot], context)
   if architecture.is_open:
     raise errors.ConfigError(
       'Choices are left open: give a selector for every open slot.'

@@ -123,7 +123,8 @@ def make_optimizer(
     def decayed(path, grad, param):
       names = [entry.key for entry in path]
       rate = settings.l2
-      if names[0] == model_lib.EMBEDDINGS:
+      is_map = names[-1].endswith(embeddings.PROJECTION)
+      if names[0] == model_lib.EMBEDDINGS and not is_map:
         # Numeric fields' vectors decay like those of ids.
         is_first_order = names[1].startswith('first_order')
         rate = first_order_l2 if is_first_order else settings.embedding_l2

@@ -46,6 +46,7 @@ class TrainState:
     dense_optimizer: state of `Optimizer.dense`.
     table_optimizer: state of `Optimizer.tables`.
     learning_rate_scale: float32 [], the plateau rule's factor.
+    constants: arrays that look-ups need, which no step changes.
   """
 
   step: Array
@@ -56,6 +57,7 @@ class TrainState:
   dense_optimizer: PyTree
   table_optimizer: PyTree
   learning_rate_scale: Array
+  constants: dict[str, Array]
 
 
 def example_batch(schema: schema_lib.Schema, batch_size: int = 2) -> Batch:
@@ -83,8 +85,8 @@ def init_variables(
   architecture = model.architecture
   tables = embeddings.init_tables(architecture, table_key, table_std)
 
-  def init(key, batch):
-    flat_ids = embeddings.flatten_ids(architecture, batch)
+  def init(key, batch, constants):
+    flat_ids = embeddings.flatten_ids(architecture, batch, constants)
     rows = {
       table.name: jnp.zeros(
         flat_ids[table.space].shape + (table.dim,), jnp.float32
@@ -95,7 +97,8 @@ def init_variables(
     single = model.clone(axis_name=None)
     return single.init(key, batch, rows=rows, train=False)
 
-  variables = dict(jax.jit(init)(dense_key, batch))
+  constants = model_lib.constants(architecture)
+  variables = dict(jax.jit(init)(dense_key, batch, constants))
   variables.setdefault('params', {})
   variables.setdefault('batch_stats', {})
   return tables, variables
@@ -133,5 +136,6 @@ def init(
     dense_optimizer=jax.jit(optimizer.dense.init)(params),
     table_optimizer=optimizer.tables.init(tables),
     learning_rate_scale=jnp.ones((), jnp.float32),
+    constants=model_lib.constants(model.architecture),
   )
   return state, variables

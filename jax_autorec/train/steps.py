@@ -31,18 +31,45 @@ def example_weights(batch: Batch, axis_name: str | None) -> Array:
   return weights / jnp.where(total > 0, total, 1)
 
 
+def look_up(
+  model: model_lib.CTRModel,
+  tables: Mapping[str, Array],
+  constants: Mapping[str, Array] | None,
+  batch: Batch,
+) -> tuple[dict[str, Array], dict[str, Array]]:
+  """Row numbers by id space, and the rows of every table, of a batch."""
+  architecture = model.architecture
+  flat_ids = embeddings.flatten_ids(architecture, batch, constants)
+  return flat_ids, embeddings.lookup(tables, flat_ids, architecture)
+
+
 def apply_model(
   model: model_lib.CTRModel,
+  state: state_lib.TrainState,
   params: PyTree,
   rows: Mapping[str, Array],
-  batch_stats: PyTree,
   batch: Batch,
   key: Array,
   collections: Mapping[str, PyTree],
 ) -> Forward:
-  """Forward pass in training mode; running statistics are returned."""
+  """Forward pass in training mode; running statistics are returned.
+
+  Args:
+    model: what to apply.
+    state: its running statistics and constants.
+    params: its parameters, in place of the state's.
+    rows: gathered rows.
+    batch: B rows.
+    key: of dropout.
+    collections: further ones ('arch', of a supernet).
+  """
   logits, updated = model.apply(
-    {'params': params, 'batch_stats': batch_stats, **collections},
+    {
+      'params': params,
+      'batch_stats': state.batch_stats,
+      **model_lib.constants_collection(state.constants),
+      **collections,
+    },
     batch,
     rows=rows,
     train=True,
@@ -135,12 +162,11 @@ def make_train_step(
   def step(state, batch):
     key = jax.random.fold_in(state.key, state.step)
     weights = example_weights(batch, axis_name)
-    flat_ids = embeddings.flatten_ids(model.architecture, batch)
-    rows = embeddings.lookup(state.tables, flat_ids, model.architecture)
+    flat_ids, rows = look_up(model, state.tables, state.constants, batch)
 
     def objective(params, rows):
       out = apply_model(
-        model, params, rows, state.batch_stats, batch, key, collections or {}
+        model, state, params, rows, batch, key, collections or {}
       )
       losses = optax.sigmoid_binary_cross_entropy(out.logits, batch.labels)
       return jnp.sum(weights * losses), out.batch_stats
@@ -159,14 +185,19 @@ def make_train_step(
 def make_predict(
   model: model_lib.CTRModel,
 ) -> Callable[[PyTree, Mapping[str, Array], PyTree, Batch], Array]:
-  """(params, tables, batch_stats, batch) -> logits [B], evaluation mode."""
+  """(params, tables, batch_stats, batch) -> logits [B], evaluation mode.
+
+  Further collections are the last argument: 'constants', where the
+  architecture has arrays; 'arch', of a supernet.
+  """
   single = model.clone(axis_name=None)
 
   def predict(params, tables, batch_stats, batch, collections=None):
-    flat_ids = embeddings.flatten_ids(model.architecture, batch)
-    rows = embeddings.lookup(tables, flat_ids, model.architecture)
+    collections = collections or {}
+    constants = collections.get('constants', {}).get(model_lib.EMBEDDINGS)
+    _, rows = look_up(model, tables, constants, batch)
     return single.apply(
-      {'params': params, 'batch_stats': batch_stats, **(collections or {})},
+      {'params': params, 'batch_stats': batch_stats, **collections},
       batch,
       rows=rows,
       train=False,

@@ -13,7 +13,7 @@ from jax_autorec import errors, optim, pipeline, search, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import planted
 from jax_autorec.nn import model as model_lib
-from jax_autorec.search import supernet
+from jax_autorec.search import base, supernet
 from jax_autorec.train import settings as settings_lib
 from jax_autorec.train import state as state_lib
 from jax_autorec.types import Batch
@@ -186,7 +186,7 @@ class DeriveTest(parameterized.TestCase):
       'triples': {'gate': np.zeros(4, np.float32)},
     }
     selector = search.autofis(optim.grda(1.0, 0.1, 0.8), keep_gates=keep_gates)
-    derived = selector.derive(gates, (), {}, space)
+    derived = selector.derive(gates, (), base.Context(space, None))
     (plan,) = derived.interactions
     terms = space.interactions[0].terms
     self.assertEqual(plan.terms, (terms[1], terms[3], terms[5]))
@@ -206,7 +206,7 @@ class DeriveTest(parameterized.TestCase):
     pairs, triples = space.interactions
     gates = {'pairs': {'gate': np.array([0, 0, 0.3, 0, 0, 0], np.float32)}}
     selector = search.autofis(optim.grda(1.0, 0.1, 0.8))
-    derived = selector.derive(gates, (), {}, space)
+    derived = selector.derive(gates, (), base.Context(space, None))
     closed = dataclasses.replace(pairs, terms=pairs.terms[2:3], gates='weights')
     self.assertEqual(derived.interactions, (closed, triples))
 
@@ -216,7 +216,8 @@ class DeriveTest(parameterized.TestCase):
     with self.assertRaisesRegex(
       errors.ConfigError, 'closed all 6 gates: lower'
     ):
-      search.autofis(optim.grda(1.0, 0.1, 0.8)).derive(gates, (), {}, space)
+      selector = search.autofis(optim.grda(1.0, 0.1, 0.8))
+      selector.derive(gates, (), base.Context(space, None))
 
 
 if __name__ == '__main__':

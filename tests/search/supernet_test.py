@@ -123,20 +123,36 @@ class LevelsTest(parameterized.TestCase):
       moved, [False, False, True, False, False, True, False, False, True]
     )
 
-  def test_observed_params_are_taken_when_due_alone(self):
-    def observe(memory, params, draw, losses, batch):
-      del draw, losses, batch
-      return memory + 1, jax.tree.map(lambda p: p + 8, params)
+  def test_memory_is_observed_when_due_alone(self):
+    def observe(memory, train, seen):
+      del seen
+      return memory + 1, train
 
     selector = _gates('train', period=2)._replace(observe=observe)
-    state, step, slots = _setup(selector)
+    state, step, _ = _setup(selector)
     state = state.replace(memory={'interactions': jnp.int32(0)})
+    step = jax.jit(step)
+    for i in range(3):
+      state, _ = step(state, (_batch(i), None))
+    self.assertEqual(state.memory['interactions'], 2)
+
+  def test_observed_weights_are_taken_in_every_step(self):
+    def observe(memory, train, seen):
+      del seen
+      params = jax.tree.map(lambda p: p + 8, train.params)
+      return memory, train.replace(params=params)
+
+    selector = _gates('train')._replace(observe=observe)
+    state, step, _ = _setup(selector)
     step, biases = jax.jit(step), []
     for i in range(3):
       state, _ = step(state, (_batch(i), None))
       biases.append(float(state.train.params['bias'][0]))
-    np.testing.assert_allclose(biases, [8, 8, 16], atol=0.5)
-    self.assertEqual(state.memory['interactions'], 2)
+    np.testing.assert_allclose(biases, [8, 16, 24], atol=0.5)
+    selector = selector._replace(schedule=base.Schedule(period=2))
+    state, step, _ = _setup(selector)
+    with self.assertRaisesRegex(errors.ConfigError, 'EVERY_STEP'):
+      jax.eval_shape(step, state, (_batch(0), None))
 
   @parameterized.parameters(
     (lambda s: {}, "open choice 'interactions/pairs/gate'.*for: none"),
@@ -196,20 +212,24 @@ class PolicyTest(absltest.TestCase):
     """A policy over which of six pairs to keep: all 64 draws, weighed."""
     prices = jnp.linspace(0.02, 0.3, 6)
 
-    def init(choice, key):
+    def init(choice, key, train):
       del choice, key
-      return jnp.linspace(-1, 1.2, 6), jnp.zeros(6)
+      return jnp.linspace(-1, 1.2, 6), (jnp.zeros(6), jnp.float32(0))
 
     def log_prob(logits, bits):
       return -jax.nn.softplus(jnp.where(bits > 0, -logits, logits)).sum()
 
-    def sample(logits, bits, batch, phase, step, key):
+    def sample(logits, memory, batch, phase, step, key):
       del batch, phase, step, key
+      bits, _ = memory
       choice = {'pairs': {'gate': bits}}
       return base.Draw(choice, log_prob(logits, bits), 0.4, bits @ prices)
 
+    def observe(memory, train, seen):
+      return (memory[0], -seen.rewards[0]), train
+
     selector = base.Selector(
-      init, sample, base.unchanged, None, optax.sgd(1.0), split='valid'
+      init, sample, observe, None, optax.sgd(1.0), split='valid'
     )
     state, step, _ = _setup(selector)
     step = jax.jit(step)
@@ -217,10 +237,11 @@ class PolicyTest(absltest.TestCase):
     draws = np.array(list(itertools.product((0, 1), repeat=6)), np.float32)
     moves, losses = [], []
     for bits in draws:
-      drawn = state.replace(memory={'interactions': bits})
-      new, metrics = step(drawn, (_batch(0), _batch(1)))
+      memory = (bits, np.float32(0))
+      drawn = state.replace(memory={'interactions': memory})
+      new, _ = step(drawn, (_batch(0), _batch(1)))
       moves.append(logits - new.arch['interactions'])
-      losses.append(float(metrics['valid_batch_loss']))
+      losses.append(float(new.memory['interactions'][1]))
     losses = jnp.array(losses)
 
     def expected(logits):
@@ -241,12 +262,13 @@ class ParallelSearchTest(parameterized.TestCase):
   def test_autofis_on_eight_devices_agrees_with_one(self, mode):
     tx = optim.grda(1.0, 0.02, 0.8)
 
-    def observe(memory, params, draw, losses, batch):
-      del draw
-      seen = (losses * batch.mask).sum() / batch.mask.sum()
-      return {'sum': memory['sum'] + seen}, params
+    def observe(memory, train, seen):
+      mask = seen.batch.mask[0]
+      loss = (seen.losses[0] * mask).sum() / mask.sum()
+      return {'sum': memory['sum'] + loss}, train
 
-    def init(choice, key):
+    def init(choice, key, train):
+      del key, train
       return choice, {'sum': jnp.float32(0)}
 
     selector = _gates('train', tx)._replace(init=init, observe=observe)

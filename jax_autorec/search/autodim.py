@@ -1,0 +1,150 @@
+"""AutoDim: which width does each field deserve?
+
+Zhao et al., WWW 2021, arXiv:2006.14827. Every field sees a Gumbel-softmax
+mixture of candidate widths (`nn.field_choices.MixedDims`); the mixture's
+logits follow the validation loss, the weights the training loss. The widest
+weight wins, and the model is retrained on tables of the chosen widths.
+
+AD-s, the paper's single-level ablation, is the same network with logits that
+follow the training loss together with the weights.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_autorec import architecture as arch_lib
+from jax_autorec import errors
+from jax_autorec.search import base
+from jax_autorec.types import Array
+
+SCHEDULES = ('linear', 'published')
+
+
+def temperature(
+  step: Array, num_steps: int, schedule: str = 'linear', floor: float = 0.1
+) -> Array:
+  """Temperature of the Gumbel-softmax.
+
+  Args:
+    step: steps since the warm-up; before it, negative.
+    num_steps: steps of the search after the warm-up.
+    schedule: 'published': max(0.01, 1 - 0.00005 step), which reaches its floor
+      after 19,800 steps whatever the length of the search; 'linear': from 1 to
+      `floor` over the whole search.
+    floor: of 'linear'. At the published 0.01, gradients of the logits are a
+      hundred times as large, and draws are nearly one-hot.
+
+  Returns:
+    float32 [].
+  """
+  step = jnp.maximum(step, 0).astype(jnp.float32)
+  if schedule == 'published':
+    return jnp.maximum(0.01, 1 - 0.00005 * step)
+  return jnp.maximum(floor, 1 - (1 - floor) * step / max(num_steps, 1))
+
+
+def autodim(
+  tx: optax.GradientTransformation,
+  num_steps: int,
+  *,
+  period: int = 10,
+  warmup: int = 0,
+  schedule: str = 'linear',
+  floor: float = 0.1,
+  inner_rate: float | None = None,
+  split: str = 'valid',
+) -> base.Selector:
+  """Selects a width for every categorical field.
+
+  Args:
+    tx: optimiser of the logits. Few updates leave them where they start: its
+      rate times the number of updates should be about 2 to 8.
+    num_steps: steps of the search, warm-up included, that the temperature
+      falls over.
+    period: steps between updates of the logits. The paper finds narrow,
+      underfitted fields for small ones and wide ones for large.
+    warmup: steps before the first update: young candidates cannot be compared.
+    schedule: of the temperature, see `temperature`.
+    floor: of the temperature.
+    inner_rate: None for first order, as in the paper; else xi of the second.
+    split: 'valid', or 'train' for AD-s.
+
+  Returns:
+    A selector for the slot 'fields'.
+  """
+  if schedule not in SCHEDULES:
+    raise errors.ConfigError(
+      f'Temperature schedule is {schedule!r}; expected one of '
+      f'{", ".join(SCHEDULES)}.'
+    )
+  if warmup >= num_steps:
+    raise errors.ConfigError(
+      f'AutoDim warms up for {warmup} of {num_steps} steps, so nothing would '
+      'be searched: search longer, or warm up less.'
+    )
+
+  def init(choice, key, train):
+    del key, train
+    # Equal logits: any other start prefers some widths before it has looked.
+    return {'logits': jnp.zeros_like(choice['weights'])}, ()
+
+  def sample(arch, memory, batch, phase, step, key):
+    del memory, batch
+    logits = arch['logits']
+    if phase == 'eval':
+      return base.Draw(choice={'weights': jax.nn.softmax(logits)})
+    noise = jax.random.gumbel(key, logits.shape, logits.dtype)
+    tau = temperature(step - warmup, num_steps - warmup, schedule, floor)
+    weights = jax.nn.softmax((jax.nn.log_softmax(logits) + noise) / tau)
+    return base.Draw(choice={'weights': weights})
+
+  def derive(arch, memory, context):
+    del memory
+    architecture = context.architecture
+    dims = architecture.choice.dims
+    chosen = np.argmax(arch['logits'], axis=1)
+    return with_dims(architecture, [dims[n] for n in chosen])
+
+  def record(arch, memory):
+    del memory
+    return {'dim_weights': jax.nn.softmax(arch['logits']).tolist()}
+
+  return base.Selector(
+    init,
+    sample,
+    base.unchanged,
+    derive,
+    tx,
+    split=split,
+    schedule=base.Schedule(period, warmup),
+    record=record,
+    inner_rate=inner_rate,
+  )
+
+
+def with_dims(
+  architecture: arch_lib.Architecture, dims: list[int]
+) -> arch_lib.Architecture:
+  """The architecture with widths settled; vectors meet at the widest candidate.
+
+  Args:
+    architecture: with an open choice of widths.
+    dims: one per categorical field.
+  """
+  widths = dict(zip([plan.name for plan in architecture.categorical], dims))
+  fields = tuple(
+    dataclasses.replace(plan, dim=int(widths.get(plan.name, plan.dim)))
+    for plan in architecture.fields
+  )
+  choice = architecture.choice
+  return dataclasses.replace(
+    architecture,
+    fields=fields,
+    choice=None,
+    width=choice.width,
+    projection=choice.transform,
+  )

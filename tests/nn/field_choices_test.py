@@ -1,0 +1,161 @@
+"""Open field vectors against every candidate's own path, in float64."""
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_autorec import fields as fields_lib
+from jax_autorec.nn import field_choices
+
+_NAMES = ('a', 'b', 'c')
+_LIVE = 30
+_MASK = np.arange(37) < _LIVE
+
+
+def _module(**options):
+  plan = fields_lib.MixedDims((2, 3, 5), **options)
+  fields = [
+    fields_lib.FieldPlan(name, 'categorical', plan.table_dim, vocab_size=9)
+    for name in _NAMES
+  ]
+  return plan, field_choices.build(plan, fields, None, 'fields')
+
+
+def _variables(module, rows, seed=0):
+  rng = np.random.default_rng(seed)
+  variables = module.init(jax.random.key(seed), rows, _MASK, train=False)
+  weights = rng.dirichlet(np.ones(3), len(_NAMES)).astype(np.float32)
+  return variables | {'arch': {'weights': jnp.asarray(weights)}}
+
+
+def _rows(width, seed=1):
+  rng = np.random.default_rng(seed)
+  mixed = rng.normal(size=(37, 3, width)) @ rng.normal(size=(width, width))
+  return (mixed + rng.normal(size=(1, 3, width))).astype(np.float32)
+
+
+def _candidates(plan, variables, rows, epsilon=1e-5):
+  """[N, live, F, D]: lookup, map, normalise, one candidate after another."""
+  params = jax.tree.map(
+    lambda x: np.asarray(x, np.float64), variables.get('params', {})
+  )
+  rows = rows[:_LIVE].astype(np.float64)
+  out = np.zeros((3, *rows.shape[:2], plan.width))
+  for n, (dim, start) in enumerate(zip(plan.dims, plan.first_columns)):
+    for field in range(len(_NAMES)):
+      own = rows[:, field, start : start + dim]
+      if plan.transform == 'linear':
+        kernel = params[f'kernel_{dim}']
+        kernel = kernel[field] if plan.transforms == 'field' else kernel
+        # The offset that the paper adds makes no difference.
+        own = own @ kernel + 0.7
+      own = (own - own.mean(0)) / np.sqrt(own.var(0) + epsilon)
+      out[n, :, field, : own.shape[1]] = own
+  return out
+
+
+_OPTIONS = [
+  dict(tables=tables, transform=transform, transforms=transforms)
+  for tables in fields_lib.TABLES
+  for transform, transforms in (
+    ('linear', 'field'),
+    ('linear', 'shared'),
+    ('zero_pad', 'field'),
+  )
+]
+
+
+class MixedDimsTest(parameterized.TestCase):
+  @parameterized.parameters(*_OPTIONS)
+  def test_the_one_map_equals_the_sum_over_candidates(self, **options):
+    plan, module = _module(**options)
+    rows = _rows(plan.table_dim)
+    variables = _variables(module, rows)
+    got, _ = module.apply(
+      variables, rows, _MASK, train=True, mutable=['batch_stats']
+    )
+    weights = np.asarray(variables['arch']['weights'], np.float64)
+    paths = _candidates(plan, variables, rows)
+    expected = np.einsum('fn,nbfd->bfd', weights, paths)
+    np.testing.assert_allclose(got[:_LIVE], expected, rtol=2e-4, atol=2e-5)
+
+  @parameterized.parameters(*_OPTIONS)
+  def test_one_hot_weights_are_that_candidate(self, **options):
+    plan, module = _module(**options)
+    rows = _rows(plan.table_dim)
+    variables = _variables(module, rows)
+    paths = _candidates(plan, variables, rows)
+    for n in range(3):
+      variables['arch'] = {'weights': jnp.eye(3)[jnp.full(3, n)]}
+      got, _ = module.apply(
+        variables, rows, _MASK, train=True, mutable=['batch_stats']
+      )
+      np.testing.assert_allclose(got[:_LIVE], paths[n], rtol=2e-4, atol=2e-5)
+
+  def test_the_scale_of_rows_does_not_matter(self):
+    plan, module = _module()
+    rows = 40 * _rows(plan.table_dim)
+    variables = _variables(module, rows)
+    apply = lambda x: module.apply(
+      variables, x, _MASK, train=True, mutable=['batch_stats']
+    )[0]
+    np.testing.assert_allclose(
+      apply(rows)[:_LIVE], apply(3 * rows)[:_LIVE], atol=1e-4
+    )
+
+  def test_gradients_of_prefixes_of_a_shared_row(self):
+    """Every candidate reaches the first columns, the widest alone the last."""
+    plan, module = _module(transform='zero_pad')
+    rows = _rows(plan.table_dim)
+    variables = _variables(module, rows)
+
+    def loss(rows, weights):
+      out, _ = module.apply(
+        variables | {'arch': {'weights': weights}},
+        rows,
+        _MASK,
+        train=True,
+        mutable=['batch_stats'],
+      )
+      return jnp.sin(out).sum()
+
+    for n, dim in enumerate(plan.dims):
+      one_hot = jnp.eye(3)[jnp.full(3, n)]
+      grads = np.abs(jax.grad(loss)(rows, one_hot)).sum((0, 1))
+      self.assertTrue(np.all(grads[:dim] > 0))
+      self.assertTrue(np.all(grads[dim:] == 0))
+
+  def test_padding_is_neither_read_nor_normalised_by(self):
+    plan, module = _module()
+    rows = _rows(plan.table_dim)
+    variables = _variables(module, rows)
+    other = rows.copy()
+    other[_LIVE:] = 1e3
+    outs = [
+      module.apply(x_vars, x, _MASK, train=True, mutable=['batch_stats'])
+      for x_vars, x in ((variables, rows), (variables, other))
+    ]
+    np.testing.assert_allclose(
+      outs[0][0][:_LIVE], outs[1][0][:_LIVE], atol=1e-6
+    )
+    jax.tree.map(np.testing.assert_array_equal, outs[0][1], outs[1][1])
+
+  def test_running_moments_serve_an_evaluation(self):
+    plan, module = _module()
+    rows = _rows(plan.table_dim)
+    variables = _variables(module, rows)
+    trained = variables
+    for _ in range(200):
+      out, stats = module.apply(
+        trained, rows, _MASK, train=True, mutable=['batch_stats']
+      )
+      trained = trained | stats
+    evaluated = module.apply(trained, rows, _MASK, train=False)
+    np.testing.assert_allclose(
+      evaluated[:_LIVE], out[:_LIVE], rtol=1e-3, atol=1e-4
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()

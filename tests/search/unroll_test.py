@@ -1,0 +1,170 @@
+"""Exact second order through dense weights and gathered rows."""
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_autorec import schema as schema_lib
+from jax_autorec import search, spaces
+from jax_autorec.nn import model as model_lib
+from jax_autorec.search import base, supernet
+from jax_autorec.train import parallel
+from jax_autorec.train import settings as settings_lib
+from jax_autorec.train import state as state_lib
+
+_SCHEMA = schema_lib.Schema(
+  (
+    schema_lib.Field('user', vocab_size=9),
+    schema_lib.Field('tags', vocab_size=7, max_length=2),
+    schema_lib.Field('price', 'numeric'),
+  )
+)
+_RATE = 0.7
+_ROWS = 16
+
+
+def _batch(seed, lead=()):
+  """Ids repeat, within a batch and between batches; two rows are padding."""
+  rng = np.random.default_rng(seed)
+  shape = (*lead, _ROWS)
+  batch = state_lib.example_batch(_SCHEMA, _ROWS)
+  ids = np.stack([rng.integers(0, n, shape) for n in (9, 7, 7)], -1)
+  ids[..., 2] = np.where(rng.random(shape) < 0.3, -1, ids[..., 2])
+  return batch._replace(
+    ids=ids.astype(np.int32),
+    numeric=rng.normal(size=(*shape, 1)).astype(np.float32),
+    missing=np.zeros((*shape, 1), bool),
+    labels=(rng.random(shape) < 0.4).astype(np.float32),
+    weights=rng.uniform(0.5, 2, shape).astype(np.float32),
+    mask=np.broadcast_to(np.arange(_ROWS) < _ROWS - 2, shape),
+  )
+
+
+def _plain_selector(inner_rate, tx=None):
+  """Logits of widths without noise, so that an oracle can follow."""
+
+  def sample(arch, memory, batch, phase, step, key):
+    del memory, batch, phase, step, key
+    return base.Draw(choice={'weights': jax.nn.softmax(arch['logits'])})
+
+  selector = search.autodim(tx or optax.sgd(1.0), 10, inner_rate=inner_rate)
+  selector = selector._replace(sample=sample, schedule=base.EVERY_STEP)
+
+  def init(choice, key, train):
+    arch, memory = search.autodim(optax.sgd(1.0), 10).init(choice, key, train)
+    start = jnp.array([[0.3, -0.2], [-0.5, 0.4]])
+    return jax.tree.map(lambda x: x + start, arch), memory
+
+  return selector._replace(init=init)
+
+
+def _setup(inner_rate, table_optimizer='sgd', mode='none'):
+  plain = spaces.deepfm(_SCHEMA, dim=4, hidden=(5,), dropout=0.0)
+  space = spaces.open_dims(plain, (2, 4))
+  options = settings_lib.Settings(
+    table_optimizer=table_optimizer, learning_rate=0.01, batch_size=_ROWS
+  )
+  model = model_lib.build(space, axis_name=parallel.axis_name(mode))
+  optimizer = settings_lib.make_optimizer(options, space)
+  selectors = {'fields': _plain_selector(inner_rate)}
+  state = supernet.init(
+    model,
+    optimizer,
+    selectors,
+    state_lib.example_batch(_SCHEMA),
+    jax.random.key(0),
+    0.5,
+  )
+  return state, supernet.make_step(model, optimizer, selectors), model
+
+
+def _oracle(model, state, train_batch, valid_batch, rate):
+  """The gradient through one step of whole tables, by plain autodiff."""
+  single = model.clone(axis_name=None)
+  weights = {
+    'params': state.train.params,
+    'tables': state.train.tables,
+  }
+
+  def loss(weights, logits, batch):
+    params = dict(weights['params'])
+    inner = params.get(model_lib.EMBEDDINGS, {})
+    params[model_lib.EMBEDDINGS] = {**inner, **weights['tables']}
+    out, _ = single.apply(
+      {
+        'params': params,
+        'batch_stats': state.train.batch_stats,
+        'arch': {'fields': {'weights': jax.nn.softmax(logits)}},
+      },
+      batch,
+      train=True,
+      mutable=['batch_stats'],
+      rngs={'dropout': jax.random.key(0)},
+    )
+    each = optax.sigmoid_binary_cross_entropy(out, batch.labels)
+    live = batch.weights * batch.mask
+    return jnp.sum(live * each) / live.sum()
+
+  def unrolled(logits):
+    grads = jax.grad(loss)(weights, logits, train_batch)
+    moved = jax.tree.map(lambda w, g: w - rate * g, weights, grads)
+    return loss(moved, logits, valid_batch)
+
+  return jax.jit(jax.grad(unrolled))(state.arch['fields']['logits'])
+
+
+class UnrollTest(parameterized.TestCase):
+  @parameterized.parameters('sgd', 'adam', 'dense_adam')
+  def test_equals_the_gradient_through_whole_tables(self, table_optimizer):
+    state, step, model = _setup(_RATE, table_optimizer)
+    train_batch, valid_batch = _batch(1), _batch(2)
+    expected = _oracle(model, state, train_batch, valid_batch, _RATE)
+    first_order = _oracle(model, state, train_batch, valid_batch, 0.0)
+    before = state.arch['fields']['logits']
+    new, _ = jax.jit(step)(state, (train_batch, valid_batch))
+    got = before - new.arch['fields']['logits']
+    np.testing.assert_allclose(got, expected, rtol=2e-3, atol=1e-6)
+    # The second order is no small correction here.
+    self.assertGreater(np.abs(expected - first_order).max(), 1e-3)
+
+  def test_rate_zero_is_first_order(self):
+    train_batch, valid_batch = _batch(1), _batch(2)
+    steps = []
+    for rate in (0.0, None):
+      state, step, _ = _setup(rate)
+      new, _ = jax.jit(step)(state, (train_batch, valid_batch))
+      steps.append(new.arch['fields']['logits'])
+    np.testing.assert_allclose(*steps, rtol=1e-5)
+
+  def test_weights_and_statistics_move_as_without_a_search(self):
+    """The inner step is a thought: only its gradient remains."""
+    train_batch = _batch(1)
+    results = []
+    for seed in (2, 3):
+      state, step, _ = _setup(_RATE)
+      new, _ = jax.jit(step)(state, (train_batch, _batch(seed)))
+      results.append(
+        (new.train.params, new.train.tables, new.train.batch_stats)
+      )
+    jax.tree.map(np.testing.assert_array_equal, *results)
+
+  @parameterized.parameters('jit', 'pmap')
+  def test_eight_devices_agree_with_one(self, mode):
+    batches = _batch(1, (3,)), _batch(2, (3,))
+    runs = []
+    for run_mode in ('none', mode):
+      state, step, _ = _setup(_RATE, 'sgd', run_mode)
+      program = parallel.compile_steps(step, run_mode)
+      state, _ = program.run(program.place(state), batches)
+      state = program.fetch(state)
+      runs.append((state.arch, state.train.tables))
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5),
+      *runs,
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()
