@@ -107,6 +107,17 @@ print(jar.evaluate(model, data.test)['auc'])
 """
     self.assertBetween(float(_python(code, absent)), 0, 1)
 
+  def test_modules_serve_alone(self):
+    code = """
+import jax_autorec as jar
+for module in (jar.nn, jar.optim, jar.train, jar.search, jar.data, jar.report):
+  for name in module.__all__:
+    getattr(module, name)
+mlp = jar.nn.blocks.MLP((4,))
+print(jar.train.settings.Settings is jar.Settings)
+"""
+    self.assertEqual(_python(code).strip(), 'True')
+
   def test_unknown_names_are_refused(self):
     with self.assertRaisesRegex(AttributeError, 'no attribute .autofiss'):
       jax_autorec.autofiss  # noqa: B018

@@ -1,1 +1,19 @@
 """Flax modules; none knows that it is searched."""
+
+from jax_autorec.nn import (
+  blocks,
+  embeddings,
+  field_choices,
+  initializers,
+  interactions,
+  model,
+)
+
+__all__ = [
+  'blocks',
+  'embeddings',
+  'field_choices',
+  'initializers',
+  'interactions',
+  'model',
+]

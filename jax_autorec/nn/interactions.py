@@ -59,59 +59,56 @@ def _gram(vectors: Array) -> Array:
   return gram.reshape(len(vectors), vectors.shape[1] ** 2)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _tangent_products(vectors: Array, tangents: Array) -> Array:
+  """<d e_i, e_j> of all (i, j): [B, F, D] twice -> [B, F, F].
+
+  Reverse mode runs the transpose alone, so it is that which is written to take
+  XLA's fast path; what stands here runs in forward mode (second-order search).
+  """
+  return jnp.einsum('bid,bjd->bij', tangents, vectors)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _gram_entries(pairs: tuple[tuple[int, int], ...], vectors: Array) -> Array:
   """Entries of the Gram matrix: vectors [B, F, D] -> [B, P]."""
-  return _take_entries(pairs, vectors)
-
-
-def _take_entries(pairs, vectors):
   num_fields = vectors.shape[1]
   return _gram(vectors)[:, np.array([i * num_fields + j for i, j in pairs])]
 
 
-def _gram_entries_backward(pairs, vectors, cotangent):
-  # d e_i = sum over partners j of c_ij e_j: one gather lays the cotangents out
-  # as a symmetric matrix, one product does the rest. Left to itself, autodiff
-  # scatters and multiplies twice, at five times the cost. Plain JAX, so it can
-  # be differentiated again (second-order search).
+@_gram_entries.defjvp
+def _gram_entries_jvp(pairs, primals, tangents):
+  # d z_ij = <d e_i, e_j> + <d e_j, e_i>, added up from the matrix of all. The
+  # transpose, which reverse mode runs, lays the cotangents out as a symmetric
+  # matrix by one gather, and one product does the rest: the plain rule would
+  # scatter and multiply twice, at five times the cost.
+  (vectors,), (tangent,) = primals, tangents
   batch_size, num_fields, _ = vectors.shape
   place = np.full((num_fields, num_fields), len(pairs))
   for p, (i, j) in enumerate(pairs):
     place[i, j] = place[j, i] = p
-  zero = jnp.zeros((batch_size, 1), cotangent.dtype)
-  padded = jnp.concatenate([cotangent, zero], 1)
-  symmetric = padded[:, place.reshape(-1)].reshape(
-    batch_size, num_fields, num_fields
-  )
-  return (jnp.einsum('bij,bjd->bid', symmetric, vectors),)
+  products = _tangent_products(vectors, tangent)
+  flat = products.reshape(batch_size, num_fields**2)
+  sums = jnp.zeros((batch_size, len(pairs) + 1), flat.dtype)
+  sums = sums.at[:, place.reshape(-1)].add(flat, mode='promise_in_bounds')
+  return _gram_entries(pairs, vectors), sums[:, :-1]
 
 
-_gram_entries.defvjp(
-  lambda pairs, vectors: (_take_entries(pairs, vectors), vectors),
-  _gram_entries_backward,
-)
-
-
-@jax.custom_vjp
+@jax.custom_jvp
 def _symmetric_gram(vectors: Array) -> Array:
   """`_gram`, for callers that treat entries (i, j) and (j, i) alike.
 
-  The cotangent is symmetric then, and half of the reverse rule is enough.
+  Half of the derivative, doubled, is enough then.
   """
   return _gram(vectors)
 
 
-def _symmetric_gram_backward(vectors, cotangent):
-  batch_size, num_fields, _ = vectors.shape
-  cotangent = cotangent.reshape(batch_size, num_fields, num_fields)
-  return (2 * jnp.einsum('bij,bjd->bid', cotangent, vectors),)
-
-
-_symmetric_gram.defvjp(
-  lambda vectors: (_gram(vectors), vectors),
-  _symmetric_gram_backward,
-)
+@_symmetric_gram.defjvp
+def _symmetric_gram_jvp(primals, tangents):
+  (vectors,), (tangent,) = primals, tangents
+  products = 2 * _tangent_products(vectors, tangent)
+  return _symmetric_gram(vectors), products.reshape(
+    len(vectors), vectors.shape[1] ** 2
+  )
 
 
 def triple_products(vectors: Array, triples: np.ndarray) -> Array:

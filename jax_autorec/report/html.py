@@ -165,7 +165,10 @@ def _tiles(report) -> list[tuple[str, str]]:
 def _table(report) -> tuple[list[str], list[list[str]]]:
   """Headings and rows: the result, its controls, what is possible."""
   headings = ['model', 'test AUC', 'result ahead by, AUC', 'test logloss']
-  headings += ['result ahead by, logloss', 'NE', 'valid AUC']
+  headings += ['result ahead by, logloss', 'NE', 'calibration']
+  has_groups = 'gauc' in report['test']
+  headings += ['AUC by group'] if has_groups else []
+  headings += ['valid AUC']
   headings += ['embedding parameters', 'all parameters', 'seconds']
   headings += ['examples / s']
   own = report['test']
@@ -191,6 +194,8 @@ def _table(report) -> tuple[list[str], list[list[str]]]:
         _number(test.get('logloss')),
         ahead[1],
         _number(test.get('ne'), 4),
+        _number(test.get('calibration'), 4),
+        *([_number(test.get('gauc'))] if has_groups else []),
         _number(entry.get('valid', {}).get('auc')),
         _number(entry.get('embedding_params')),
         _number(entry.get('total_params')),
@@ -209,8 +214,10 @@ def _notes(report) -> list[str]:
   ]
   return known + [
     'Positive differences favour the result. Choices were made on the '
-    'validation split; the test split was read once. Seconds and examples / s '
-    'are of the training from scratch.'
+    'validation split; the test split was read once. NE is the logloss over '
+    'that of the base rate, calibration the mean predicted over the mean '
+    'observed rate, both of the test split. Seconds and examples / s are of '
+    'the training from scratch.'
   ]
 
 
@@ -357,7 +364,7 @@ def _facts(report) -> list[list[tuple[str, str]]]:
   """Two lists of (name, value): sizes; times and rows."""
   sizes = [
     ('embedding parameters (table entries)', report.get('embedding_params')),
-    ('with projections', report.get('ep_total')),
+    ('with projections, codes and masks', report.get('ep_total')),
     ('all parameters', report.get('total_params')),
   ]
   sizes += [(f'bytes of {k}', v) for k, v in report.get('bytes', {}).items()]

@@ -1,6 +1,7 @@
 """Settings of a training, and the optimiser that they describe."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -81,14 +82,23 @@ class Settings:
       may_be_none = name != 'learning_rate'
       if value is None and may_be_none:
         continue
-      if not isinstance(value, int | float) or not value > 0:
+      if not _is_number(value) or value <= 0:
         raise errors.ConfigError(
           f'{name} is {value!r}; expected more than 0'
           f'{", or None" if may_be_none else ""}.'
         )
-    for name in ('embedding_l2', 'first_order_l2', 'l2', 'patience'):
+    for name in (
+      'embedding_l2',
+      'first_order_l2',
+      'l2',
+      'patience',
+      'save_seconds',
+      'table_std',
+    ):
       value = getattr(self, name)
-      if value is not None and value < 0:
+      if value is None and name == 'first_order_l2':
+        continue
+      if not _is_number(value) or value < 0:
         raise errors.ConfigError(f'{name} is {value!r}; expected at least 0.')
     if not 0 < self.plateau_factor <= 1:
       raise errors.ConfigError(
@@ -108,6 +118,10 @@ class Settings:
 
   def to_dict(self) -> dict[str, Any]:
     return dataclasses.asdict(self)
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, int | float) and math.isfinite(value)
 
 
 def make_optimizer(

@@ -68,9 +68,45 @@ class ProductsTest(parameterized.TestCase):
       plain = lambda e: sum(
         ((e[:, i] * e[:, j]).sum(-1) ** 2).sum() for i, j in pairs
       )
-      got = jax.hessian(square)(jnp.asarray(vectors))
       expected = jax.hessian(plain)(jnp.asarray(vectors))
-    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+      for order in (jax.jacfwd, jax.jacrev):
+        for inner in (jax.jacfwd, jax.jacrev):
+          got = order(inner(square))(jnp.asarray(vectors))
+          np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+
+  @parameterized.product(normalize=[True, False], method=['__call__', 'total'])
+  def test_gradient_of_gates_can_be_differentiated_forward(
+    self, normalize, method
+  ):
+    """By the vectors, which it does not differentiate: second-order search."""
+    vectors = _vectors(6, 4, 2)
+    mask = np.arange(6) < 5
+    module = interactions.Products(
+      terms=tuple(map(tuple, _pairs(4).tolist())), normalize=normalize
+    )
+
+    def gate_grad(e):
+      def value(gate):
+        variables = {'params': {'gate': gate}}
+        out, _ = module.apply(
+          variables,
+          e,
+          mask,
+          train=True,
+          method=method,
+          mutable=['batch_stats'],
+        )
+        return (mask * out.reshape(6, -1).sum(1) ** 2).sum()
+
+      return jax.grad(value)(jnp.linspace(0.1, 1, 6))
+
+    with jax.enable_x64(True):
+      x = jnp.asarray(vectors)
+      along = jnp.asarray(_vectors(6, 4, 2)[::-1].copy())
+      _, got = jax.jvp(gate_grad, (x,), (along,))
+      step = 1e-6
+      expected = gate_grad(x + step * along) - gate_grad(x - step * along)
+    np.testing.assert_allclose(got, expected / (2 * step), rtol=1e-6, atol=1e-7)
 
   @parameterized.parameters(None, 3, 50)
   def test_triple_products(self, count):

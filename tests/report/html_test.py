@@ -189,6 +189,18 @@ class HtmlTest(absltest.TestCase):
     self.assertIn('Ahead of lr: +0.10000 AUC.', text)
     self.assertRegex(text, 'Not ahead of base: -0.00070 AUC, within the noise')
 
+  def test_every_metric_of_the_test_split_is_in_the_table(self):
+    result, *others = _values('abcd')
+    headings = _Page(report.render(result, *others)).rows[0]
+    self.assertNotIn('AUC by group', headings)
+    result['test'] |= {'calibration': 1.0125, 'gauc': 0.71234}
+    page = _Page(report.render(result, *others))
+    headings, row = page.rows[:2]
+    self.assertEqual(row[headings.index('calibration')], '1.0125')
+    self.assertEqual(row[headings.index('AUC by group')], '0.71234')
+    # A control without it keeps its columns in place.
+    self.assertLen(page.row('lr'), len(headings))
+
   def test_planted_data_show_the_distance_from_the_optimum(self):
     page = _Page(report.render(*_values('abcd', [('a', 'b')])))
     # (0.6 - 0.45) of (0.6 - 0.4).
