@@ -13,6 +13,19 @@ TUNED = pathlib.Path(__file__).parent / 'tuned'
 
 GATED = '+gates'
 
+# What an experiment can be compared with -> its name in reports.
+CONTROLS = {
+  'lr': 'lr',
+  'base': 'base',
+  'all': 'all + bn + gates',
+  'random': 'random subset',
+  'random_dims': 'random widths',
+  'uniform': 'one width',
+}
+
+# Their supernet is the gated model, and what it wants is known.
+_GATED_METHODS = ('autofis', 'gates')
+
 # Where nothing else is known.
 _DEFAULT = {
   'dim': 16,
@@ -25,10 +38,12 @@ _DEFAULT = {
   # Gates that no gradient reaches in time all close, however useful: few rows
   # need more passes, and all a learning rate that tells pairs apart.
   'search': {
-    'epochs': 6,
-    'min_steps': 1000,
-    'ratio': 2.0,
-    'learning_rate': 1e-2,
+    'autofis': {
+      'epochs': 6,
+      'min_steps': 1000,
+      'ratio': 2.0,
+      'learning_rate': 1e-2,
+    },
   },
 }
 
@@ -50,10 +65,12 @@ _PLANTED = {
   'dropout': 0.0,
   'models': {'lr': {'first_order_l2': None}},
   'search': {
-    'epochs': 6,
-    'ratio': 4.0,
-    'learning_rate': 2e-2,
-    'embedding_l2': 1e-4,
+    'autofis': {
+      'epochs': 6,
+      'ratio': 4.0,
+      'learning_rate': 2e-2,
+      'embedding_l2': 1e-4,
+    },
   },
 }
 
@@ -67,10 +84,12 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
   | {
     'epochs': 40,
     'search': {
-      'epochs': 8,
-      'ratio': 4.0,
-      'learning_rate': 2e-2,
-      'embedding_l2': 1e-4,
+      'autofis': {
+        'epochs': 8,
+        'ratio': 4.0,
+        'learning_rate': 2e-2,
+        'embedding_l2': 1e-4,
+      },
     },
   },
   'frappe': {
@@ -81,10 +100,12 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     'hidden': (400, 400, 400),
     # By validation AUC; a ratio of 4 leaves too few pairs here.
     'search': {
-      'epochs': 20,
-      'ratio': 2.0,
-      'learning_rate': 1e-2,
-      'embedding_l2': 1e-3,
+      'autofis': {
+        'epochs': 20,
+        'ratio': 2.0,
+        'learning_rate': 1e-2,
+        'embedding_l2': 1e-3,
+      },
     },
     'models': {
       'lr': {'embedding_l2': 1e-5},
@@ -100,10 +121,12 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     'table_optimizer': 'dense_adam',
     # By validation AUC.
     'search': {
-      'epochs': 10,
-      'ratio': 1.5,
-      'learning_rate': 1e-2,
-      'embedding_l2': 1e-3,
+      'autofis': {
+        'epochs': 10,
+        'ratio': 1.5,
+        'learning_rate': 1e-2,
+        'embedding_l2': 1e-3,
+      },
     },
   },
 }
@@ -127,13 +150,14 @@ def known(data: str, model: str, tuned: bool = True) -> dict[str, Any]:
       derives from them. Each wants values of its own.
     tuned: whether what `experiments.tune` chose goes before the protocol.
   """
-  plain = model.split('+')[0]
+  plain, _, kind = model.partition('+')
+  is_gated = kind in _GATED_METHODS
   values = dict(_DEFAULT)
   protocol = dict(PROTOCOLS.get(data, {}))
   by_model = protocol.pop('models', {})
   values.update(protocol)
   values.update(by_model.get(plain, {}))
-  if model != plain:
+  if is_gated:
     values['table_std'] = max(values['table_std'], _GATED_STD)
   path = TUNED / f'{pathlib.Path(data).stem}.json'
   if tuned and path.exists():
@@ -142,7 +166,7 @@ def known(data: str, model: str, tuned: bool = True) -> dict[str, Any]:
     named = content.get('data', {}).get('name', data)
     same_kind = named.endswith('.toml') == data.endswith('.toml')
     chosen = content['chosen'] if same_kind else {}
-    nearest = [model, plain + GATED, plain] if model != plain else [plain]
+    nearest = [model, *([plain + GATED] if is_gated else []), plain]
     values.update(next((chosen[m] for m in nearest if m in chosen), {}))
   return values
 
@@ -183,17 +207,20 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
   values['base_options'] = _options(given, plain, values)
   train = values['train']
   values['train'] = _filled(train, known_values)
-  models = {'lr': 'lr', 'base': model, 'all': model + GATED, 'random': main}
+  models = {'lr': 'lr', 'base': model, 'all': model + GATED, 'uniform': model}
   values['control_train'] = {
-    control: _filled(train, known(data, models[control], values['tuned']))
+    control: _filled(
+      train, known(data, models.get(control, main), values['tuned'])
+    )
     for control in values.get('controls', ())
-    if control in models
   }
   if 'search' in values:
-    supernet = known(data, model + GATED, values['tuned'])
-    searched = supernet.pop('search')
+    is_gated = values['method'] in _GATED_METHODS
+    supernet = known(data, model + GATED if is_gated else main, values['tuned'])
+    searched = supernet['search'].get(values['method'], {})
     search = _filled(values['search'], searched)
-    search['train'] = _filled(_filled(search['train'], searched), supernet)
+    if 'train' in search:
+      search['train'] = _filled(_filled(search['train'], searched), supernet)
     values['search'] = search
   return values
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     evaluate,
     predict,
     retrain,
+    run_population,
     run_search,
   )
   from jax_autorec.schema import Field, Schema
@@ -59,6 +60,7 @@ __all__ = [
   'predict',
   'report',
   'retrain',
+  'run_population',
   'run_search',
   'search',
   'spaces',
@@ -76,6 +78,7 @@ _HOME = {
   'evaluate': 'pipeline',
   'predict': 'pipeline',
   'retrain': 'pipeline',
+  'run_population': 'pipeline',
   'run_search': 'pipeline',
 }
 

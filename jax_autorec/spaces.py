@@ -111,6 +111,30 @@ def _open(architecture, choice):
   return dataclasses.replace(architecture, fields=fields, choice=choice)
 
 
+def with_dims(
+  architecture: arch_lib.Architecture, dims: Sequence[int]
+) -> arch_lib.Architecture:
+  """The architecture with widths settled; vectors meet at the widest candidate.
+
+  Args:
+    architecture: with an open choice of widths.
+    dims: one per categorical field.
+  """
+  widths = dict(zip([plan.name for plan in architecture.categorical], dims))
+  fields = tuple(
+    dataclasses.replace(plan, dim=int(widths.get(plan.name, plan.dim)))
+    for plan in architecture.fields
+  )
+  choice = architecture.choice
+  return dataclasses.replace(
+    architecture,
+    fields=fields,
+    choice=None,
+    width=choice.width,
+    projection=choice.transform,
+  )
+
+
 def lr(
   schema: schema_lib.Schema, *, pooling: str = 'mean'
 ) -> arch_lib.Architecture:

@@ -146,7 +146,7 @@ def _tiles(report) -> list[tuple[str, str]]:
     ('test logloss', _number(report['test']['logloss'])),
   ]
   search, recovered = report.get('search'), report.get('recovered')
-  if search:
+  if search and 'kept' in search:
     tiles.append(('products kept', f'{search["kept"]} of {search["of"]}'))
   if recovered:
     found = f'{recovered["planted_kept"]} of {recovered["planted"]}'
@@ -219,7 +219,7 @@ def _summary(report) -> list[str]:
   test = report['test']
   lines = []
   search = report.get('search')
-  if search:
+  if search and 'kept' in search:
     lines.append(
       f'{report["method"]} kept {search["kept"]} of {search["of"]} products '
       f'in {search["steps"]:,} search steps; the kept ones were trained anew.'

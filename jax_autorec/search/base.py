@@ -131,3 +131,35 @@ class Selector(NamedTuple):
   samples: int = 1
   reward: Callable[..., Array] | None = None
   aux_loss: Callable[..., Array] | None = None
+
+
+class Scored(NamedTuple):
+  """A closed architecture and how it did.
+
+  Attributes:
+    architecture: what was trained.
+    valid: metrics on the validation split.
+    seconds: that its training took.
+  """
+
+  architecture: arch_lib.Architecture
+  valid: dict[str, float]
+  seconds: float = 0.0
+
+
+class Population(NamedTuple):
+  """How closed architectures are proposed where a score is all there is.
+
+  Attributes:
+    ask: scored so far -> the next architecture, or None to end. It follows
+      from its argument alone, so that a search can be resumed.
+    derive: scored -> the architecture that is settled on.
+  """
+
+  ask: Callable[[list[Scored]], arch_lib.Architecture | None]
+  derive: Callable[[list[Scored]], arch_lib.Architecture]
+
+
+def best(scored: list[Scored]) -> arch_lib.Architecture:
+  """A `derive`: the highest AUC on the validation split."""
+  return max(scored, key=lambda one: one.valid['auc']).architecture

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import spaces
 
 
 def keep_all(space: arch_lib.Architecture) -> arch_lib.Architecture:
@@ -39,6 +40,29 @@ def random_subset(
     return tuple(plan.terms[i] for i in sorted(places))
 
   return _close(space, choose)
+
+
+def random_dims(
+  space: arch_lib.Architecture,
+  found: arch_lib.Architecture,
+  seed: int,
+) -> arch_lib.Architecture:
+  """Widths drawn evenly from the candidates, at the size that was found.
+
+  Of a thousand draws the one whose tables have the number of entries nearest
+  to that of `found`.
+
+  Args:
+    space: with an open choice of widths.
+    found: what a search made of it.
+    seed: of the draws.
+  """
+  rng = np.random.default_rng(seed)
+  vocabularies = np.array([plan.vocab_size for plan in space.categorical])
+  own = np.array([plan.dim for plan in found.categorical])
+  draws = rng.choice(np.array(space.choice.dims), (1000, len(own)))
+  distance = np.abs(draws @ vocabularies - own @ vocabularies)
+  return spaces.with_dims(space, draws[distance.argmin()].tolist())
 
 
 def _close(space, choose):
