@@ -31,6 +31,7 @@ _NUMBER = re.compile(
   re.ASCII | re.IGNORECASE,
 )
 _INTEGER = re.compile(r'-?\d{1,19}', re.ASCII)
+_BLANK_LINES = re.compile(rb'(?:[ \t\r]*\n)*')
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
@@ -468,7 +469,11 @@ def _read_text(source, path, block_bytes):
     if b'\r' in data:
       data = data.replace(b'\r\n', b'\n')
     if names is None:
-      head, data = data.split(b'\n', 1)
+      start = _BLANK_LINES.match(data).end()
+      first += data.count(b'\n', 0, start)
+      head, _, data = data[start:].partition(b'\n')
+      if not head:
+        continue
       names = _header(source, path, head)
       first += 1
     if lines_lib is None:
@@ -615,7 +620,7 @@ def _typed(source, table, labelled=True):
   several = {c.name for c in source.columns if c.max_length > 1}
   for name in table.column_names:
     try:
-      column = _plain(table[name])
+      column = plain(table[name])
       if has_lists(column):
         if name not in several:
           raise errors.DataError(
@@ -636,13 +641,13 @@ def _typed(source, table, labelled=True):
   return pa.table(columns), wrong
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
   """Without dictionaries, views and NaN, which not all kernels read alike."""
   kind = column.type
   if pa.types.is_dictionary(kind):
     kind = kind.value_type
     chunks = [
-      _plain(pa.chunked_array([chunk.dictionary], kind))
+      plain(pa.chunked_array([chunk.dictionary], kind))
       .combine_chunks()
       .take(chunk.indices)
       for chunk in column.chunks
