@@ -108,10 +108,10 @@ def _parquet(path):
 
 def _cells(name, column):
   """A column's cells: texts as the reader makes them, or lists of values."""
-  column = readers.plain(pa.chunked_array([column]))
-  if readers.has_lists(column):
-    return [values or [] for values in column.to_pylist()]
   try:
+    column = readers.plain(pa.chunked_array([column]))
+    if readers.has_lists(column):
+      return [values or [] for values in column.to_pylist()]
     texts = pc.cast(column, pa.string())
   except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
     raise errors.DataError(

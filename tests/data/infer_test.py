@@ -123,6 +123,13 @@ class InferTest(parameterized.TestCase):
     self.assertBetween(data.train.labels.mean(), 0.3, 0.7)
     self.assertEqual(data.schema.field('tags').max_length, 3)
 
+  @parameterized.parameters(([b'\xff', b'a'],), ([{'b': 1}, {'b': 2}],))
+  def test_columns_of_parquet_that_cannot_be_read(self, values):
+    path = self.root / 'x.parquet'
+    pq.write_table(pa.table({'label': [1, 0], 'a': values}), path)
+    with self.assertRaisesRegex(errors.DataError, "Column 'a' is .*leave it"):
+      infer.write_schema_file(path)
+
   def test_a_cell_of_several_lines_does_not_hide_the_delimiter(self):
     path = self.root / 'x.csv'
     path.write_text('label,a,b\n1,"x\ny",2\n' + '1,x,1\n0,y,2\n' * 50)
