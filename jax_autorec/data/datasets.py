@@ -404,7 +404,10 @@ def resolve(name: str, data_dir: str, **options: Any) -> source_lib.Source:
   try:
     return SOURCES[name](data_dir, **options)
   except TypeError as error:
-    raise errors.DataError(f'Options of {name}: {error}.') from error
+    known = ', '.join(inspect.signature(SOURCES[name]).parameters)
+    raise errors.DataError(
+      f'Options of {name}: {error}; there are: {known}.'
+    ) from error
 
 
 def store_root(data_dir: str) -> pathlib.Path:
@@ -412,7 +415,7 @@ def store_root(data_dir: str) -> pathlib.Path:
   inside = pathlib.Path(data_dir) / _STORES
   try:
     # Root may write anywhere; a directory marked read-only is left alone.
-    if inside.parent.exists() and not inside.parent.stat().st_mode & 0o222:
+    if store.is_read_only(inside.parent):
       raise PermissionError
     inside.mkdir(parents=True, exist_ok=True)
     probe = inside / f'.probe{os.getpid()}'

@@ -9,18 +9,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jax_autorec import errors
-from jax_autorec.data import readers
+from jax_autorec.data import readers, store
 
 _SAMPLE_ROWS = 20_000
 _LABELS = ('label', 'click', 'clicked', 'target', 'y', 'action', 'rating')
 _POSITIVE = ('1', '1.0', 'yes', 'y', 'true', 't', 'click', 'clicked')
 _DELIMITERS = (',', '\t', ';', '|', '::')
+_ID_NAME = re.compile(
+  r'^(user|item|movie|ad|zip)$|(^|[^A-Za-z])(id|code)$|[a-z]I[dD]$|ID$|^id$',
+)
 _MISSING = ('', 'NA', 'N/A', 'NaN', 'nan', 'null', 'NULL', '?', '\\N')
 
 
 def schema_path(path: str | os.PathLike[str]) -> pathlib.Path:
-  """Where the schema file of a raw file goes: beside it."""
+  """Where the schema file of a raw file goes.
+
+  Beside it; in the working directory where its own is marked read-only.
+  """
   path = pathlib.Path(path)
+  if store.is_read_only(path.absolute().parent):
+    path = pathlib.Path(path.name)
   stem = path.name
   for suffix in ('.gz', '.zst', '.csv', '.tsv', '.txt', '.parquet'):
     stem = stem.removesuffix(suffix)
@@ -28,7 +36,7 @@ def schema_path(path: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def write_schema_file(path: str | os.PathLike[str]) -> pathlib.Path:
-  """Looks at a file's first rows and writes a schema file beside it.
+  """Looks at a file's first rows and writes a schema file (`schema_path`).
 
   Raises:
     DataError: for a file that cannot be read, or where one is there already.
@@ -37,6 +45,8 @@ def write_schema_file(path: str | os.PathLike[str]) -> pathlib.Path:
   if target.exists():
     raise errors.DataError(f'{target} exists already: edit or delete it.')
   path = str(path)
+  is_beside = target.absolute().parent == pathlib.Path(path).absolute().parent
+  named = os.path.basename(path) if is_beside else os.path.abspath(path)
   if path.endswith('.parquet'):
     names, rows = _parquet(path)
     head = ['format = "parquet"']
@@ -68,7 +78,7 @@ def write_schema_file(path: str | os.PathLike[str]) -> pathlib.Path:
     *head,
     '',
     '[files]  # or train = ..., valid = ..., test = ...',
-    f'all = {_text(os.path.basename(path))}',
+    f'all = {_text(named)}',
     '',
     '[split]',
     'kind = "ratio"  # or "time", with time = "COLUMN" above',
@@ -218,7 +228,7 @@ def _column(name, cells):
   # Whole numbers that are nearly all different, or few, are ids more often
   # than quantities.
   several = 20 < len(distinct) < 0.5 * len(values)
-  numeric = numbers and (decimal or several)
+  numeric = numbers and (decimal or several) and not _ID_NAME.search(name)
   lines = ['', '[[columns]]', f'name = {_text(name)}']
   note = f'  # {len(distinct)} distinct of {len(values)}'
   if not numeric and len(distinct) > 0.9 * len(values) and len(values) > 50:

@@ -56,6 +56,11 @@ def _checksum(path: pathlib.Path, size: int) -> list[int]:
   return sums
 
 
+def is_read_only(directory: pathlib.Path) -> bool:
+  """Whether a directory is marked read-only; root could write there still."""
+  return directory.exists() and not directory.stat().st_mode & 0o222
+
+
 def _sync(path: pathlib.Path) -> None:
   with open(path, 'rb+') as file:
     os.fsync(file.fileno())

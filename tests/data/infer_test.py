@@ -1,3 +1,4 @@
+import os
 import pathlib
 import tomllib
 
@@ -73,6 +74,28 @@ class InferTest(parameterized.TestCase):
     infer.write_schema_file(path)
     with self.assertRaisesRegex(errors.DataError, 'mine.toml exists already'):
       infer.write_schema_file(path)
+
+  def test_a_directory_marked_read_only_stays_as_it_is(self):
+    raw = self.root / 'raw'
+    raw.mkdir()
+    (raw / 'x.csv').write_text('label,a\n' + '1,x\n0,y\n' * 50)
+    raw.chmod(0o555)
+    self.addCleanup(raw.chmod, 0o755)
+    self.addCleanup(os.chdir, os.getcwd())
+    os.chdir(self.root)
+    target = infer.write_schema_file(raw / 'x.csv')
+    self.assertEqual([p.name for p in raw.iterdir()], ['x.csv'])
+    self.assertEqual(target, infer.schema_path(raw / 'x.csv'))
+    self.assertEqual(target.absolute(), self.root.absolute() / 'x.toml')
+    self.assertEqual(data_lib.load(str(target)).counts['kept'], 100)
+
+  def test_whole_numbers_that_are_named_as_ids(self):
+    names = ['user', 'movieId', 'ad_id', 'zip', 'paid', 'hours']
+    row = lambda i: ','.join([str(i % 2), *[str(i % 50)] * len(names)])
+    lines = [','.join(['label', *names]), *map(row, range(300))]
+    written, _ = self._written('\n'.join(lines) + '\n')
+    kinds = [column['kind'] for column in written['columns']]
+    self.assertEqual(kinds, ['categorical'] * 4 + ['numeric'] * 2)
 
   def test_a_file_without_header(self):
     path = self.root / 'raw.txt'
