@@ -4,12 +4,28 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 
 import numpy as np
 
 from jax_autorec import errors, metrics
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import dataset as dataset_lib
+
+_LEAST = {
+  'num_rows': 100,
+  'num_fields': 1,
+  'num_pairs': 0,
+  'num_triples': 0,
+  'num_numeric': 0,
+  'min_values': 2,
+  'max_values': 2,
+  'zipf': 0.0,
+  'std': 0.0,
+  'first_order_std': 0.0,
+  'intercept': -np.inf,
+  'seed': 0,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +70,35 @@ class Settings:
   seed: int = 0
 
   def __post_init__(self):
+    for name, least in _LEAST.items():
+      value = getattr(self, name)
+      kind = type(getattr(Settings, name))
+      if not isinstance(value, (int, kind)) or not least <= value < np.inf:
+        raise errors.ConfigError(
+          f'Planted data: {name} is {value!r}; expected {kind.__name__} of at '
+          f'least {least}.'
+        )
+    if not self.widths or not all(
+      isinstance(width, int) and width > 0 for width in self.widths
+    ):
+      raise errors.ConfigError(
+        f'Planted data: widths are {self.widths!r}; expected integers above 0.'
+      )
+    if self.num_triples > math.comb(self.num_fields, 3):
+      raise errors.ConfigError(
+        f'{self.num_triples} planted triples of {self.num_fields} fields; '
+        f'there are {math.comb(self.num_fields, 3)}.'
+      )
     most = self.num_fields * (self.num_fields - 1) // 2
     if not 0 <= self.num_pairs <= most:
       raise errors.ConfigError(
         f'{self.num_pairs} planted pairs of {self.num_fields} fields; there '
         f'are {most}.'
       )
-    if self.num_rows < 100 or not 2 <= self.min_values <= self.max_values:
+    if self.min_values > self.max_values:
       raise errors.ConfigError(
-        f'Planted data of {self.num_rows} rows and {self.min_values} to '
-        f'{self.max_values} values; expected at least 100 rows and 2 values.'
+        f'Planted data of {self.min_values} to {self.max_values} values; '
+        'expected min_values of at most max_values.'
       )
 
 
