@@ -21,7 +21,7 @@ def _prefetched(ids: Array, table: Array) -> Array:
 
 def prefetched(ids: Array, table: Array) -> Array:
   """Ids [...] of rows of a table [R, D] to be read or written, in cache."""
-  if table.shape[1] == 1:
+  if table.shape[1] == 1 or ids.size == 0:
     return ids
   return jax.lax.platform_dependent(
     ids, table, cpu=_prefetched, default=lambda ids, table: ids

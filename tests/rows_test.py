@@ -18,6 +18,10 @@ class RowsTest(parameterized.TestCase):
     expected = expected[np.minimum(ids, 20)]
     np.testing.assert_allclose(got, expected, rtol=1e-6)
 
+  def test_no_ids_no_rows(self):
+    got = rows.gather(jnp.ones((6, 2)), jnp.zeros((0, 3), jnp.int32))
+    self.assertEqual(got.shape, (0, 3, 2))
+
   def test_gradient_is_a_scatter(self):
     table, ids = jnp.ones((6, 2)), jnp.array([1, 1, 4, 6])
     weights = jnp.arange(1.0, 5)[:, None]

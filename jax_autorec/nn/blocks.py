@@ -59,22 +59,25 @@ class BatchNorm(nn.Module):
     Returns:
       Scale and offset, [P].
     """
-    width = jax.eval_shape(select, x[0]).shape[0]
+    moments = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+    width = jax.eval_shape(select, moments).shape[0]
     mean = self.variable(
       'batch_stats', 'mean', jnp.zeros, (width,), jnp.float32
     )
     var = self.variable('batch_stats', 'var', jnp.ones, (width,), jnp.float32)
     if train:
       live = mask.astype(x.dtype)
-      count = jnp.maximum(psum(live.sum(), self.axis_name), 1)
+      count = psum(live.sum(), self.axis_name)
+      divisor = jnp.maximum(count, 1)
       # The two reductions below are the fastest pair on CPU: a matrix-vector
       # product for the sum, a fused loop for the squares.
-      batch_mean = select(psum(live @ x, self.axis_name)) / count
+      batch_mean = select(psum(live @ x, self.axis_name)) / divisor
       squares = (x * x * live[:, None]).sum(0)
-      square = select(psum(squares, self.axis_name)) / count
+      square = select(psum(squares, self.axis_name)) / divisor
       batch_var = jnp.maximum(square - batch_mean * batch_mean, 0)
       if not self.is_initializing():
-        keep = self.momentum
+        # A batch of padding alone has no moments to learn from.
+        keep = jnp.where(count > 0, self.momentum, 1)
         mean.value = keep * mean.value + (1 - keep) * batch_mean
         var.value = keep * var.value + (1 - keep) * batch_var
     else:

@@ -419,6 +419,9 @@ class FieldEmbeddings(nn.Module):
   def _numeric(self, view, batch, groups, parts):
     """The same for numeric fields, grouped by width."""
     numeric = self.architecture.numeric
+    # Padding rows may hold anything, NaN included.
+    live = batch.mask[:, None]
+    cells = jnp.where(live, batch.numeric, 0)
     dims = [1 if view == 'first_order' else plan.dim for plan in numeric]
     for dim in sorted(set(dims)):
       places = [i for i, d in enumerate(dims) if d == dim]
@@ -427,7 +430,7 @@ class FieldEmbeddings(nn.Module):
       init = nn.initializers.normal(INIT_STD)
       slope = self.param(name, init, shape, jnp.float32)
       absent = self.param(f'{name}_missing', init, shape, jnp.float32)
-      values = batch.numeric[:, places, None]
+      values = cells[:, places, None]
       missing = batch.missing[:, places, None]
       vectors = jnp.where(missing, absent[None], values * slope[None])
       groups[name] = self._project(vectors, view, name, [0] * len(places))

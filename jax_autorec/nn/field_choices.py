@@ -112,14 +112,16 @@ class MixedDims(FieldChoice):
     if not train:
       return self.mean.value, self.covariance.value
     live = mask.astype(vectors.dtype)
-    count = jnp.maximum(blocks.psum(live.sum(), self.axis_name), 1)
+    count = blocks.psum(live.sum(), self.axis_name)
+    divisor = jnp.maximum(count, 1)
     total = jnp.einsum('b,bfr->fr', live, vectors)
-    mean = blocks.psum(total, self.axis_name) / count
+    mean = blocks.psum(total, self.axis_name) / divisor
     centred = (vectors - mean[None]) * live[:, None, None]
     squares = jnp.einsum('bfr,bfs->frs', centred, centred)
-    covariance = blocks.psum(squares, self.axis_name) / count
+    covariance = blocks.psum(squares, self.axis_name) / divisor
     if not self.is_initializing():
-      keep = self.momentum
+      # A batch of padding alone has no moments to learn from.
+      keep = jnp.where(count > 0, self.momentum, 1)
       for running, new in ((self.mean, mean), (self.covariance, covariance)):
         new = lax.stop_gradient(new)
         running.value = keep * running.value + (1 - keep) * new

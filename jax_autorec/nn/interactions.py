@@ -56,7 +56,7 @@ def _gram(vectors: Array) -> Array:
   # Swapped explicitly, the second operand takes XLA's fast path on CPU, three
   # times faster than contracting both last axes.
   gram = jnp.einsum('bid,bdj->bij', vectors, vectors.swapaxes(1, 2))
-  return gram.reshape(len(vectors), -1)
+  return gram.reshape(len(vectors), vectors.shape[1] ** 2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -128,7 +128,7 @@ def triple_products(vectors: Array, triples: np.ndarray) -> Array:
       'btd,btd->bt', leading[:, place], vectors[:, triples[:, 2]]
     )
   table = jnp.einsum('bpd,bkd->bpk', leading, vectors)
-  flat = table.reshape(len(vectors), -1)
+  flat = table.reshape(len(vectors), len(pairs) * vectors.shape[1])
   return flat[:, place * vectors.shape[1] + triples[:, 2]]
 
 

@@ -95,7 +95,8 @@ class CTRModel(nn.Module):
     logits = jnp.zeros((batch_size,), jnp.float32)
     head_inputs = []
     if plan.head.hidden and plan.head.flat_embeddings:
-      head_inputs.append(views['main'].reshape(batch_size, -1))
+      width = len(plan.fields) * plan.dim
+      head_inputs.append(views['main'].reshape(batch_size, width))
     outputs = InteractionStage(plan, self.axis_name, name='interactions')(
       views, batch.mask, train=train
     )

@@ -5,6 +5,7 @@ al., KDD 2020, official `grda_tensorflow.py`).
 """
 
 from collections.abc import Callable
+import math
 from typing import NamedTuple
 
 import chex
@@ -46,16 +47,18 @@ def grda(
   or averaging after it would undo the zeros.
 
   Args:
-    learning_rate: gamma, above 0, or a schedule of the steps done.
+    learning_rate: gamma, at least 0, or a schedule of the steps done.
     c: height of the threshold, at least 0; 0 is plain gradient descent.
     mu: growth of the threshold, in (0, 1); AutoFIS uses 0.51 to 0.8.
 
   Raises:
-    ConfigError: for c or mu out of range.
+    ConfigError: for a number out of range.
   """
-  if c < 0 or not 0 < mu < 1:
+  rate = 0.0 if callable(learning_rate) else learning_rate
+  if not (0 <= c < math.inf and 0 < mu < 1 and 0 <= rate < math.inf):
     raise errors.ConfigError(
-      f'GRDA got c {c} and mu {mu}; expected c >= 0 and 0 < mu < 1.'
+      f'GRDA got learning rate {learning_rate}, c {c} and mu {mu}; expected '
+      'a rate of at least 0, c >= 0 and 0 < mu < 1.'
     )
 
   def init(params):
@@ -108,16 +111,17 @@ def grda_c(
       planted data, 1.2 prunes little.
     initial: where the gates start, above 0.
     learning_rate: gamma, constant, above 0.
-    mu: growth of the threshold.
+    mu: growth of the threshold, in (0, 1).
     steps: length of the search, at least 1.
 
   Raises:
     ConfigError: for a value out of range.
   """
-  if ratio < 0 or initial <= 0 or learning_rate <= 0 or steps < 1:
+  is_sane = ratio >= 0 and initial > 0 and learning_rate > 0 and steps >= 1
+  if not is_sane or not 0 < mu < 1:
     raise errors.ConfigError(
       f'GRDA got ratio {ratio}, initial gate {initial}, learning rate '
-      f'{learning_rate} and {steps} steps; expected a ratio of at least 0, a '
-      'gate and a rate above 0 and at least 1 step.'
+      f'{learning_rate}, mu {mu} and {steps} steps; expected a ratio of at '
+      'least 0, a gate and a rate above 0, 0 < mu < 1 and at least 1 step.'
     )
   return ratio * initial / (learning_rate ** (0.5 + mu) * steps**mu)

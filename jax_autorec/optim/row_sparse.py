@@ -185,7 +185,9 @@ def _make(
         for name, x in new.items()
       }
     moments = {
-      name: state.moments[name].at[row_ids].set(x, **_SCATTER)
+      name: state.moments[name]
+      .at[row_ids]
+      .set(x.astype(state.moments[name].dtype), **_SCATTER)
       for name, x in new.items()
     }
     table = table.at[row_ids].add(delta.astype(table.dtype), **_SCATTER)
@@ -304,9 +306,11 @@ def adam(
   def rule(grads, moments, count):
     mean = b1 * moments['mean'] + (1 - b1) * grads
     square = b2 * moments['square'] + (1 - b2) * jnp.square(grads)
-    steps = (count + 1).astype(grads.dtype)
-    root = jnp.sqrt(square / (1 - b2**steps))
-    direction = mean / (1 - b1**steps) / (root + eps)
+    # Not in the rows' dtype: in bfloat16 0.999 is 1 and nothing would move.
+    steps = (count + 1).astype(float)
+    first = (1 - b1**steps).astype(mean.dtype)
+    second = (1 - b2**steps).astype(square.dtype)
+    direction = mean / first / (jnp.sqrt(square / second) + eps)
     return direction, {'mean': mean, 'square': square}
 
   return _make(
@@ -326,8 +330,14 @@ def reset_rows(state: RowState, initial: RowState, row_ids: Array) -> RowState:
       stands for all.
     row_ids: int32 [U]; out of range is dropped.
   """
+
+  def reset(moment, start):
+    # A negative index would count from the end.
+    places = jnp.where(row_ids < 0, len(moment), row_ids)
+    return moment.at[places].set(start, mode='drop')
+
   moments = {
-    name: moment.at[row_ids].set(initial.moments[name][0], mode='drop')
+    name: reset(moment, initial.moments[name][0])
     for name, moment in state.moments.items()
   }
   return RowState(state.count, moments)

@@ -25,7 +25,7 @@ class Forward(NamedTuple):
 
 def example_weights(batch: Batch, axis_name: str | None) -> Array:
   """Weights [B] that sum to one over the global batch; 0 for padding."""
-  weights = batch.weights * batch.mask
+  weights = jnp.where(batch.mask, batch.weights, 0)
   total = blocks.psum(weights.sum(), axis_name)
   # A batch without any weight (all padding) has loss and gradient zero.
   return weights / jnp.where(total > 0, total, 1)

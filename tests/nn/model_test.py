@@ -333,6 +333,16 @@ class ModelTest(parameterized.TestCase):
       atol=1e-5,
     )
 
+  @parameterized.parameters('lr', 'fm', 'wide_deep', 'deepfm', 'ipnn')
+  def test_no_rows_no_logits(self, name):
+    options = {'pairs': 'all'} if name in ('fm', 'deepfm', 'ipnn') else {}
+    triples = {'triples': 'all'} if name == 'ipnn' else {}
+    architecture = spaces.build(name, _SCHEMA, **options, **triples)
+    batch = _batch()
+    model, variables = _model(architecture, batch)
+    empty = jax.tree.map(lambda x: x[:0], batch)
+    self.assertEqual(model.apply(variables, empty).shape, (0,))
+
   def test_pads_and_unknown_ids(self):
     batch = _batch()
     architecture = spaces.build('fm', _SCHEMA, dim=4)

@@ -113,15 +113,29 @@ class GrdaTest(parameterized.TestCase):
     np.testing.assert_allclose(new['gate'], gates, rtol=1e-6)
     self.assertEqual(new['gate'][0], 0)
 
-  @parameterized.parameters((-0.1, 0.8), (0.1, 0.0), (0.1, 1.0))
-  def test_values_out_of_range(self, c, mu):
-    with self.assertRaisesRegex(errors.ConfigError, 'expected c >= 0'):
-      optim.grda(1.0, c, mu)
+  @parameterized.parameters(
+    (1, -0.1, 0.8),
+    (1, float('nan'), 0.8),
+    (1, 0.1, 0.0),
+    (1, 0.1, 1.0),
+    (-1, 0.1, 0.8),
+    (float('inf'), 0.1, 0.8),
+  )
+  def test_values_out_of_range(self, rate, c, mu):
+    with self.assertRaisesRegex(errors.ConfigError, 'expected a rate'):
+      optim.grda(rate, c, mu)
 
-  @parameterized.parameters((-1, 0.6, 1, 9), (2, 0, 1, 9), (2, 0.6, 0, 9))
-  def test_no_c_for_values_out_of_range(self, ratio, initial, rate, steps):
-    with self.assertRaisesRegex(errors.ConfigError, f'ratio {ratio}'):
-      optim.grda_c(ratio, initial, rate, 0.8, steps)
+  @parameterized.parameters(
+    (-1, 0.6, 1, 0.8, 9),
+    (float('nan'), 0.6, 1, 0.8, 9),
+    (2, 0, 1, 0.8, 9),
+    (2, 0.6, 0, 0.8, 9),
+    (2, 0.6, 1, 1.5, 9),
+    (2, 0.6, 1, 0.8, 0),
+  )
+  def test_no_c_for_values_out_of_range(self, *values):
+    with self.assertRaisesRegex(errors.ConfigError, f'ratio {values[0]}'):
+      optim.grda_c(*values)
 
 
 if __name__ == '__main__':

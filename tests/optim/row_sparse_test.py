@@ -1,6 +1,7 @@
 import collections
 import doctest
 import functools
+import warnings
 
 from absl.testing import absltest, parameterized
 import jax
@@ -205,9 +206,53 @@ class RuleTest(parameterized.TestCase):
     _, state = optimizer.apply(
       table, initial, jnp.array([1, 2]), jnp.ones((2, 2))
     )
-    reset = row_sparse.reset_rows(state, initial, jnp.array([2, 5]))
+    reset = row_sparse.reset_rows(state, initial, jnp.array([2, 5, -4]))
     np.testing.assert_allclose(
       reset.moments['sum_of_squares'], [0.25, 1.25, 0.25, 0.25, 0.25]
+    )
+
+
+  @parameterized.parameters('sgd', 'adagrad', 'rowwise_adagrad', 'adam')
+  def test_a_batch_without_ids(self, name):
+    optimizer, table = getattr(row_sparse, name)(0.1), jnp.ones((5, 2))
+    new, state, _ = row_sparse.update(
+      optimizer,
+      table,
+      optimizer.init(table),
+      row_sparse.init_slots(5),
+      jnp.zeros((0, 3), jnp.int32),
+      jnp.zeros((0, 3, 2)),
+    )
+    np.testing.assert_array_equal(new, table)
+    self.assertEqual(state.count, 1)
+
+  @parameterized.product(
+    rule=[
+      _RULES['sgd'],
+      _RULES['adagrad'],
+      (row_sparse.adam(0.1), optax.adam(0.1)),
+    ],
+    grads=(jnp.bfloat16, jnp.float32),
+  )
+  def test_half_width_tables_train(self, rule, grads):
+    sparse, dense = rule
+    table = jnp.ones((2, 3), jnp.bfloat16)
+    expected, dense_state = table, dense.init(table)
+    state, slots = sparse.init(table), row_sparse.init_slots(2)
+    with warnings.catch_warnings():
+      warnings.simplefilter('error')  # Of values that do not fit their place.
+      for _ in range(3):
+        table, state, slots = row_sparse.update(
+          sparse, table, state, slots, jnp.arange(2), jnp.ones((2, 3), grads)
+        )
+    for _ in range(3):
+      updates, dense_state = dense.update(
+        jnp.ones_like(expected), dense_state, expected
+      )
+      expected = optax.apply_updates(expected, updates)
+    self.assertEqual(table.dtype, jnp.bfloat16)
+    np.testing.assert_allclose(
+      np.asarray(table, np.float32), np.asarray(expected, np.float32), rtol=0.01
     )
 
 

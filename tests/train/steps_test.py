@@ -223,11 +223,25 @@ class TrainStepTest(parameterized.TestCase):
     for a, b in zip(*map(jax.tree.leaves, states)):
       np.testing.assert_array_equal(_bits(a), _bits(b))
 
+  def test_padded_rows_may_hold_anything(self):
+    _, state, step = _deepfm()
+    batch = _batch()
+    garbage = batch._replace(
+      numeric=np.where(batch.mask[:, None], batch.numeric, np.nan),
+      weights=np.where(batch.mask, batch.weights, np.inf),
+    )
+    states = [step(state, b) for b in (batch, garbage)]
+    for a, b in zip(*map(jax.tree.leaves, states)):
+      np.testing.assert_array_equal(_bits(a), _bits(b))
+
   def test_a_batch_of_padding_alone_is_harmless(self):
     _, state, step = _deepfm()
     state, _ = step(state, _batch())
     after, metrics = step(state, _batch(live=0))
     self.assertEqual(metrics['loss'], 0)
+    jax.tree.map(
+      np.testing.assert_array_equal, after.batch_stats, state.batch_stats
+    )
     for name, table in state.tables.items():
       np.testing.assert_array_equal(after.tables[name], table)
     for leaf in jax.tree.leaves(after.params):
