@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from jax_autorec import errors, spaces
+from jax_autorec.data import planted_fields
 from jax_autorec.train import settings as settings_lib
 
 TUNED = pathlib.Path(__file__).parent / 'tuned'
@@ -92,6 +93,8 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
       },
     },
   },
+  # The largest rank that is planted.
+  **dict.fromkeys(planted_fields.PRESETS, _PLANTED | {'dim': 16}),
   'frappe': {
     'dim': 10,
     'epochs': 100,

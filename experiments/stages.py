@@ -18,7 +18,7 @@ from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
 from jax_autorec import errors, pipeline
 from jax_autorec import report as report_lib
-from jax_autorec.data import planted
+from jax_autorec.data import datasets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ def load_data(
   """The data set that a config names."""
   options = dict(values['data'])
   name, max_rows = options.pop('name'), options.pop('max_rows')
-  if name in planted.PRESETS:
+  if name in datasets.GENERATORS:
     options.setdefault('seed', values['seed'])
   data = data_lib.load(name, data_dir, bad_rows=bad_rows, **options)
   return data.head(max_rows) if max_rows else data

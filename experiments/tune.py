@@ -142,10 +142,11 @@ def main(argv: list[str]) -> None:
       )
   from experiments import stages
   from jax_autorec import data as data_lib
+  from jax_autorec.data import datasets
 
   options = dict(values['data'])
   name, max_rows = options.pop('name'), options.pop('max_rows')
-  if name.startswith('planted'):
+  if name in datasets.GENERATORS:
     options['seed'] = values['seed']
   data = data_lib.load(name, _DATA_DIR.value, **options)
   if max_rows:

@@ -11,7 +11,7 @@ from absl import logging
 
 from jax_autorec import errors
 from jax_autorec.data import dataset as dataset_lib
-from jax_autorec.data import ingest, planted, readers, store
+from jax_autorec.data import ingest, planted, planted_fields, readers, store
 from jax_autorec.data import progress as progress_lib
 from jax_autorec.data import source as source_lib
 
@@ -370,7 +370,12 @@ SOURCES: dict[str, Callable[..., source_lib.Source]] = {
     avazu,
   )
 }
-NAMES = (*planted.PRESETS, *SOURCES)
+# Name -> (name, **options) -> a data set that needs no files.
+GENERATORS: dict[str, Callable[..., dataset_lib.Dataset]] = {
+  **dict.fromkeys(planted.PRESETS, planted.generate),
+  **dict.fromkeys(planted_fields.PRESETS, planted_fields.generate),
+}
+NAMES = (*GENERATORS, *SOURCES)
 
 
 def options(name: str) -> dict[str, Any]:
@@ -449,8 +454,8 @@ def load(
   Raises:
     DataError: see `ingest.prepare`; unknown name or option.
   """
-  if name in planted.PRESETS:
-    return planted.generate(name, **options)
+  if name in GENERATORS:
+    return GENERATORS[name](name, **options)
   source = resolve(name, data_dir, **options)
   root = store_root(
     os.path.dirname(name) or '.' if name.endswith('.toml') else data_dir

@@ -87,7 +87,7 @@ class PlantedTest(parameterized.TestCase):
   def test_a_term_shows_in_no_smaller_set_of_fields(self, order):
     """By enumeration: mean 0 given all fields but one, standard deviation 1."""
     rng = np.random.default_rng(order)
-    shares = [planted._zipf(size, 1.0) for size in (4, 5, 7)[:order]]
+    shares = [planted.zipf(size, 1.0) for size in (4, 5, 7)[:order]]
     tables = [planted._vectors(rng, share, 3, 3) for share in shares]
     grid = np.array(list(itertools.product(*(range(len(s)) for s in shares))))
     term = planted._term(tuple(range(order)), tables, shares, grid)

@@ -107,7 +107,9 @@ class ResolveTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.ConfigError, expected):
       settings_lib.resolve(config)
 
-  @parameterized.parameters('planted', 'frappe', 'diabetes130', 'own.toml')
+  @parameterized.parameters(
+    'planted', 'planted_ranks', 'frappe', 'diabetes130', 'own.toml'
+  )
   def test_training_settings_are_complete_and_valid(self, data):
     values = settings_lib.fit_batch_size(
       settings_lib.resolve(autofis.get_config(data)), 30_000
