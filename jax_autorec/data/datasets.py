@@ -209,14 +209,17 @@ def movielens_1m(
   threshold: float = 4.0,
   split_seed: int = 0,
 ) -> source_lib.Source:
-  """MovieLens-1M with user and movie attributes; a rating >= 4 is a like."""
+  """MovieLens-1M with user and movie attributes; a rating >= 4 is a like.
+
+  Splits but for 'time' also do with all ratings without their time stamps.
+  """
   folders = ('movielens-1m', 'ml-1m')
-  ratings = _find(
-    data_dir,
-    folders,
-    'ratings.dat',
-    'ratings_users_1_2999.dat',
-  )
+  timeless = 'ratings_all_no_timestamp.dat'
+  names = ['ratings.dat', 'ratings_users_1_2999.dat']
+  if split != 'time':
+    names.insert(1, timeless)
+  ratings = _find(data_dir, folders, *names)
+  is_timed = not os.path.basename(ratings).startswith(timeless)
   return source_lib.Source(
     'movielens_1m',
     {'all': (ratings,)},
@@ -226,10 +229,10 @@ def movielens_1m(
     + (Column('genres', separator='|', max_length=6),),
     label='rating',
     label_threshold=threshold,
-    header=('user', 'movie', 'rating', 'timestamp'),
+    header=('user', 'movie', 'rating', *(['timestamp'] if is_timed else [])),
     delimiter='::',
     quoted=False,
-    time='timestamp',
+    time='timestamp' if is_timed else None,
     group='user',
     derive='movielens_1m',
     side_files=(

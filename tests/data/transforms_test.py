@@ -101,6 +101,17 @@ class TransformsTest(absltest.TestCase):
     )
     np.testing.assert_array_equal(data.train.times, np.arange(240))
 
+  def test_movielens_1m_at_random_does_without_time_stamps(self):
+    (self.root / 'users.dat').write_text('1::F::25::4::55117\n')
+    (self.root / 'movies.dat').write_text('10::A (2001)::Drama\n')
+    (self.root / 'ratings_users_1_2999.dat').write_text('1::10::5::77\n' * 50)
+    (self.root / 'ratings_all_no_timestamp.dat').write_text('1::10::4\n' * 99)
+    data = data_lib.load('movielens_1m', str(self.root), split='ratio')
+    self.assertEqual(data.counts['kept'], 99)
+    self.assertIsNone(data.train.times)
+    data = data_lib.load('movielens_1m', str(self.root), split='time')
+    self.assertEqual(data.counts['kept'], 50)
+
   def test_movielens_100k_joins_attributes(self):
     (self.root / 'u.user').write_text(
       '1|24|M|technician|85711\n2|53|F|other|94043\n'
