@@ -48,6 +48,9 @@ _DEFAULT = {
   },
 }
 
+# Lengths of searches of which nothing is known.
+_SEARCH = {'epochs': 10, 'min_steps': 1000}
+
 # Products that are normalised need vectors that differ from the start: with
 # the BARS protocol's 1e-4 they are noise, blown up, until early stopping ends
 # the training. AutoFIS takes U(+-sqrt(6 / (V + d))), .02 on Frappe.
@@ -143,7 +146,9 @@ def has(model: str, option: str) -> bool:
   return model != 'lr' and (option == 'dim' or model not in _NO_MLP)
 
 
-def known(data: str, model: str, tuned: bool = True) -> dict[str, Any]:
+def known(
+  data: str, model: str, tuned: bool = True, label: str | None = None
+) -> dict[str, Any]:
   """What is known to suit a data set and a model.
 
   Args:
@@ -152,6 +157,7 @@ def known(data: str, model: str, tuned: bool = True) -> dict[str, Any]:
       gated, as a search's supernet has them; 'MODEL+METHOD' for what a method
       derives from them. Each wants values of its own.
     tuned: whether what `experiments.tune` chose goes before the protocol.
+    label: of a variant ('fm+fde8'), whose values go before its method's.
   """
   plain, _, kind = model.partition('+')
   is_gated = kind in _GATED_METHODS
@@ -169,7 +175,7 @@ def known(data: str, model: str, tuned: bool = True) -> dict[str, Any]:
     named = content.get('data', {}).get('name', data)
     same_kind = named.endswith('.toml') == data.endswith('.toml')
     chosen = content['chosen'] if same_kind else {}
-    nearest = [model, *([plain + GATED] if is_gated else []), plain]
+    nearest = [label, model, *([plain + GATED] if is_gated else []), plain]
     values.update(next((chosen[m] for m in nearest if m in chosen), {}))
   return values
 
@@ -198,7 +204,8 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
     )
   is_searched = values['method'] != 'base'
   main = f'{model}+{values["method"]}' if is_searched else model
-  known_values = known(data, main, values['tuned'])
+  label = values['label']
+  known_values = known(data, main, values['tuned'], label)
   given = values['model_options']
   for key in ('dim', 'hidden', 'norm', 'dropout'):
     if not has(model, key) and given[key] is not None:
@@ -213,14 +220,22 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
   models = {'lr': 'lr', 'base': model, 'all': model + GATED, 'uniform': model}
   values['control_train'] = {
     control: _filled(
-      train, known(data, models.get(control, main), values['tuned'])
+      train,
+      known(
+        data,
+        models.get(control, main),
+        values['tuned'],
+        None if control in models else label,
+      ),
     )
     for control in values.get('controls', ())
   }
   if 'search' in values:
     is_gated = values['method'] in _GATED_METHODS
-    supernet = known(data, model + GATED if is_gated else main, values['tuned'])
-    searched = supernet['search'].get(values['method'], {})
+    supernet = known_values
+    if is_gated:
+      supernet = known(data, model + GATED, values['tuned'])
+    searched = supernet['search'].get(values['method'], _SEARCH)
     search = _filled(values['search'], searched)
     if 'train' in search:
       search['train'] = _filled(_filled(search['train'], searched), supernet)
@@ -276,3 +291,28 @@ def training(
   return settings_lib.Settings(
     **(values['train'] | overrides), parallel=parallel
   )
+
+
+def changes(old: dict[str, Any], new: dict[str, Any]) -> str:
+  """What differs between two resolved configs, for a message; '' for nothing.
+
+  A key that one of them lacks counts as None: what a config has come to offer
+  since changes no run.
+
+  Args:
+    old: as config.json holds it.
+    new: the same.
+  """
+  old, new = _flat(old), _flat(new)
+  changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+  shown = [f'{k} is {old.get(k)!r}, now {new.get(k)!r}' for k in changed[:5]]
+  shown += [f'{len(changed) - 5} more'] if len(changed) > 5 else []
+  return '; '.join(shown)
+
+
+def _flat(values: Any, prefix: str = '') -> dict[str, Any]:
+  """{'train': {'epochs': 2}} -> {'train.epochs': 2}."""
+  if not isinstance(values, dict):
+    return {prefix[:-1]: values}
+  items = [_flat(v, f'{prefix}{key}.') for key, v in values.items()]
+  return {key: value for item in items for key, value in item.items()}

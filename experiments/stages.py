@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -11,6 +12,7 @@ from typing import Any
 
 from absl import logging
 import jax
+import numpy as np
 
 from experiments import methods
 from experiments import settings as settings_lib
@@ -66,13 +68,20 @@ def run(
   last: str,
   command: str,
   machine: str,
+  page: bool = True,
 ) -> None:
   """Runs the stages up to `last`; prints where the report is.
 
-  A run that has its report is not run again: the page alone is made anew.
+  A run that has its report is not run again: the page alone is made anew,
+  unless none is asked for.
   """
+
+  def show():
+    made = report_lib.write(workdir) if page else workdir / 'report.json'
+    print(f'Report: {made}')
+
   if last in ('evaluate', 'all') and (workdir / 'report.json').exists():
-    print(f'Report: {report_lib.write(workdir)}')
+    show()
     return
   _check(values)
   start = time.monotonic()
@@ -136,10 +145,9 @@ def run(
   report['seconds'] = seconds | {'controls': sum(others)}
   report['command'], report['machine'] = command, machine
   _write_json(workdir / 'report.json', report)
-  path = report_lib.write(workdir)
   for stage, test in tests.items():
     logging.info('%s: test %s', stage, _short(test))
-  print(f'Report: {path}')
+  show()
 
 
 def _check(values: dict[str, Any]) -> None:
@@ -238,16 +246,36 @@ def derive(
 
 
 def _evaluate(models, data, settings, workdir):
-  """Test metrics of every model; the test split is read here, once."""
+  """Test metrics of every model; the test split is read here, once.
+
+  What the result predicts is kept, to be compared with other runs.
+  """
   path = workdir / 'evaluation.json'
   if path.exists():
     return json.loads(path.read_text('utf-8'))
-  tests = {
-    stage: pipeline.evaluate(model, data.test, settings.batch_size)
-    for stage, model in models.items()
-  }
+  tests = {}
+  for stage, model in models.items():
+    logits = pipeline.predictions(model, data.test, settings.batch_size)
+    tests[stage] = pipeline.measure(data.test, logits)
+    if stage == 'retrain':
+      _write_predictions(workdir / 'predictions.npz', data.test, logits)
   _write_json(path, tests)
   return tests
+
+
+def _write_predictions(path, split, logits):
+  """Logits float32 [R], labels uint8 [R] and weights, if rows have any."""
+  labels = np.asarray(split.labels, np.uint8)
+  arrays = {'logits': logits, 'labels': labels}
+  if split.weights is not None:
+    arrays['weights'] = np.asarray(split.weights)
+  # Runs of equal fingerprint are of the same rows, in the same order.
+  rows = hashlib.sha256(np.ascontiguousarray(split.ids))
+  for array in (np.asarray(split.numeric), labels):
+    rows.update(np.ascontiguousarray(array))
+  partial = path.with_suffix('.partial.npz')
+  np.savez_compressed(partial, rows=rows.hexdigest(), **arrays)
+  os.replace(partial, path)
 
 
 def _size(model: pipeline.Model) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from jax_autorec import (
+    comparison,
     data,
     errors,
     metrics,
@@ -50,6 +51,7 @@ __all__ = [
   'Model',
   'Schema',
   'Settings',
+  'comparison',
   'data',
   'derive',
   'errors',

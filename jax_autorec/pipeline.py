@@ -207,16 +207,19 @@ def evaluate(
   Call it on the test split once, for the final model: choices are made on the
   validation split.
   """
-  logits = predict(
-    model.architecture,
-    (model.params, model.tables, model.batch_stats),
-    split,
-    batch_size,
-  )
-  return _metrics(split, logits)
+  return measure(split, predictions(model, split, batch_size))
 
 
-def _metrics(split, logits):
+def predictions(
+  model: Model, split: dataset_lib.Split, batch_size: int = 4096
+) -> np.ndarray:
+  """Logits float32 [R] of a model, for `measure`; read the test split once."""
+  variables = (model.params, model.tables, model.batch_stats)
+  return predict(model.architecture, variables, split, batch_size)
+
+
+def measure(split: dataset_lib.Split, logits: np.ndarray) -> dict[str, float]:
+  """Exact metrics of logits [R] on the rows of a split."""
   return metrics_lib.evaluate_logits(
     np.asarray(split.labels), logits, split.weights, split.groups
   )
@@ -335,7 +338,7 @@ def retrain(
       settings.batch_size,
       compiled=compiled,
     )
-    return _metrics(data.valid, logits)
+    return measure(data.valid, logits)
 
   checkpoints = _checkpoints(workdir, stage, architecture, data, settings, seed)
   records = records_lib.Records(workdir)
@@ -432,7 +435,7 @@ def run_search(
     logits = _logits(
       lambda batch: compiled(state, batch), data.valid, settings.batch_size
     )
-    return _metrics(data.valid, logits)
+    return measure(data.valid, logits)
 
   checkpoints = _checkpoints(workdir, 'search', space, data, settings, seed)
   records = records_lib.Records(workdir)
@@ -576,6 +579,6 @@ def derive(
       data.valid,
       batch_size,
     )
-    return _metrics(data.valid, logits)
+    return measure(data.valid, logits)
 
   return supernet.derive(found.state, found.selectors, found.space, evaluate)

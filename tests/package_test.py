@@ -24,7 +24,8 @@ _LAYERS = (
   {'data', 'nn', 'optim', 'report'},
   {'spaces'},
   {'architecture'},
-  {'metrics', 'rows'},
+  {'fields'},
+  {'comparison', 'metrics', 'rows'},
   {'schema', 'types'},
   {'errors'},
 )

@@ -38,6 +38,8 @@ class RealDataTest(parameterized.TestCase):
     ('frappe', {'draw': 1}, (202_027, 57_722, 28_860), 67_604),
     ('diabetes130', {}, (81_412, 10_177, 10_177), 9_086),
     ('movielens_1m', {}, (390_120, 48_765, 48_765), None),
+    # All ratings: their time stamps are not needed.
+    ('movielens_1m', {'split': 'ratio'}, (799_616, 100_267, 100_326), None),
     ('movielens_100k', {}, (80_000, 10_000, 10_000), None),
     ('adult', {}, (32_561, 16_281), None),
     ('amazon_employee', {}, (26_215, 6_554), None),

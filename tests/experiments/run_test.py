@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import metrics
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _TINY = '--config=experiments/configs/autofis.py:planted,tiny'
@@ -178,6 +179,17 @@ class RunTest(parameterized.TestCase):
     self.assertEqual(report['search']['kept'], kept)
     self.assertEqual(report['search']['of'], 45)
 
+  def test_predictions_are_those_that_were_measured(self):
+    report = _read(_reference())
+    with np.load(_reference() / 'predictions.npz') as file:
+      labels, logits = file['labels'], file['logits']
+      self.assertNotIn('weights', file.files)
+      self.assertLen(str(file['rows']), 64)
+    self.assertEqual(logits.dtype, np.float32)
+    found = metrics.evaluate_logits(labels, logits)
+    for key, value in found.items():
+      self.assertEqual(value, report['test'][key], key)
+
   def test_the_search_finds_planted_pairs(self):
     report = _read(_reference())
     planted = {tuple(pair) for pair in report['truth']['pairs']}
@@ -264,8 +276,10 @@ class RunTest(parameterized.TestCase):
   def test_an_unsearched_model_has_a_report(self):
     workdir = pathlib.Path(self.create_tempdir())
     config = '--config=experiments/configs/base.py:planted,tiny'
-    done = _run(config, '--config.model=deepfm', f'--workdir={workdir}')
+    arguments = config, '--config.model=deepfm', f'--workdir={workdir}'
+    done = _run(*arguments, '--nopage')
     self.assertEqual(done.returncode, 0, done.stderr)
+    self.assertFalse((workdir / 'report.html').exists())
     report = _read(workdir)
     self.assertEqual((report['model'], report['method']), ('deepfm', 'base'))
     self.assertEmpty(report['controls'])
