@@ -39,6 +39,18 @@ class FieldChoice(nn.Module):
     del ids
     return values
 
+  def mask(self, ids: Array) -> Array | None:
+    """Which elements of rows are not switched off: bool [B, C, R].
+
+    The others must have no part in `values`; they, and the moments that an
+    optimiser keeps of them, then stay as they are. None where all are on.
+
+    Args:
+      ids: int32 [B, C]; -1 for padding.
+    """
+    del ids
+    return None
+
   def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
     """Pooled rows [B, F, R], mask [B] -> field vectors [B, F, D]."""
     raise NotImplementedError
