@@ -21,6 +21,7 @@ CONTROLS = {
   'all': 'all + bn + gates',
   'random': 'random subset',
   'random_dims': 'random widths',
+  'random_blocks': 'random blocks',
   'uniform': 'one width',
 }
 
@@ -45,6 +46,8 @@ _DEFAULT = {
       'ratio': 2.0,
       'learning_rate': 1e-2,
     },
+    # Some hundred updates of the policy follow the warm-ups.
+    'nis': {'epochs': 6, 'min_steps': 1000},
   },
 }
 
@@ -164,7 +167,9 @@ def known(
   values = dict(_DEFAULT)
   protocol = dict(PROTOCOLS.get(data, {}))
   by_model = protocol.pop('models', {})
+  searches = protocol.pop('search', {})
   values.update(protocol)
+  values['search'] = _DEFAULT['search'] | searches
   values.update(by_model.get(plain, {}))
   if is_gated:
     values['table_std'] = max(values['table_std'], _GATED_STD)

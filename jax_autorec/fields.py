@@ -17,6 +17,8 @@ COMBINES = ('sum', 'product')
 TABLES = ('shared', 'separate')
 TRANSFORMS = ('linear', 'zero_pad')
 SHARINGS = ('field', 'shared')
+BLOCK_MODES = ('single', 'multi')
+BLOCK_COMBINES = ('project', 'concatenate')
 
 
 def check(value: Any, allowed: Sequence[Any], what: str) -> None:
@@ -282,5 +284,98 @@ class MixedDims:
     return tuple(sum(self.dims[:n]) for n in range(len(self.dims)))
 
 
-FieldChoice = MixedDims
-CHOICES = {cls.kind: cls for cls in (MixedDims,)}
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+  """Open: every categorical field keeps some blocks of its table.
+
+  (Joglekar et al., KDD 2020.) A table [vocab_size, width], ids by falling
+  frequency, is cut into blocks. Of each block of columns a field keeps the
+  rows of its first so many blocks of rows, or none.
+
+  Attributes:
+    rows: per categorical field, the id after the last of each of its blocks
+      of rows, increasing; the last is the vocabulary's size. Fields may have
+      different numbers of them.
+    columns: widths of the blocks of columns; their sum is the width.
+    mode: 'single': as many rows of each of the first so many blocks of columns
+      (single-size embedding); 'multi': rows of each block of columns for
+      itself (multi-size embedding).
+    prefix: of 'multi': whether a block of columns keeps no more rows than the
+      one before it. Else an id can have later columns without earlier ones.
+    combine: 'project': the field's vector is the sum of linear maps of the
+      blocks of columns, without offset; 'concatenate': the blocks side by
+      side, zeros where one is not kept.
+    shared_row: whether the ids that a kept block of columns has no rows of
+      read one row there that they share, in place of zeros.
+  """
+
+  kind: ClassVar[str] = 'blocks'
+  rows: tuple[tuple[int, ...], ...]
+  columns: tuple[int, ...]
+  mode: str = 'multi'
+  prefix: bool = False
+  combine: str = 'project'
+  shared_row: bool = False
+
+  def __post_init__(self):
+    rows = tuple(tuple(int(end) for end in ends) for ends in self.rows)
+    object.__setattr__(self, 'rows', rows)
+    object.__setattr__(self, 'columns', tuple(self.columns))
+    check(self.mode, BLOCK_MODES, 'Mode of blocks')
+    check(self.combine, BLOCK_COMBINES, 'Combination of blocks')
+    if not self.columns or min(self.columns) < 1:
+      raise errors.ConfigError(
+        f'Blocks of columns are {self.columns}; expected widths of at least 1.'
+      )
+    for ends in rows:
+      if not ends or ends[0] < 1 or list(ends) != sorted(set(ends)):
+        raise errors.ConfigError(
+          f'Blocks of rows end at {ends}; expected increasing ids.'
+        )
+
+  @property
+  def width(self) -> int:
+    """Width of what the model sees."""
+    return sum(self.columns)
+
+  @property
+  def table_dim(self) -> int:
+    """Width of the rows of the tables."""
+    return self.width
+
+  @property
+  def first_columns(self) -> tuple[int, ...]:
+    """Where each block of columns begins in a row."""
+    return tuple(sum(self.columns[:t]) for t in range(len(self.columns)))
+
+  @property
+  def is_projected(self) -> bool:
+    """Whether blocks are mapped: a single one has the right width already."""
+    return self.combine == 'project' and len(self.columns) > 1
+
+  def entries(self, field: int, column: int, kept: int) -> int:
+    """What a field's block of columns takes with its first `kept` rows.
+
+    The entries of its rows, its linear map and its shared row (which is kept
+    as the map gives it); nothing without rows.
+    """
+    if not kept:
+      return 0
+    dim, is_cut = self.columns[column], kept < self.rows[field][-1]
+    extra = self.is_projected * dim * self.width
+    if self.shared_row and is_cut:
+      extra += self.width if self.is_projected else dim
+    return kept * dim + extra
+
+  @property
+  def all_entries(self) -> int:
+    """What all blocks of all fields take."""
+    return sum(
+      self.entries(field, column, ends[-1])
+      for field, ends in enumerate(self.rows)
+      for column in range(len(self.columns))
+    )
+
+
+FieldChoice = MixedDims | Blocks
+CHOICES = {cls.kind: cls for cls in (MixedDims, Blocks)}

@@ -1,9 +1,11 @@
 """Known models as architectures, closed or with open choices."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
 import itertools
+
+import numpy as np
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
@@ -97,6 +99,114 @@ def open_dims(
   """
   choice = fields_lib.MixedDims(dims, tables, transform, transforms)
   return _open(architecture, choice)
+
+
+def open_blocks(
+  architecture: arch_lib.Architecture,
+  rows: Sequence[float],
+  columns: Sequence[int],
+  *,
+  frequencies: Mapping[str, np.ndarray] | None = None,
+  mode: str = 'multi',
+  prefix: bool = False,
+  combine: str = 'project',
+  shared_row: bool = False,
+) -> arch_lib.Architecture:
+  """Leaves it to a search which blocks every categorical table keeps.
+
+  Args:
+    architecture: a closed one of equal widths; its width does not matter.
+    rows: shares of the blocks of rows, most frequent ids first; they sum to 1.
+      Of a field with few values some are empty, and left out. The reserved ids
+      (missing, unknown) belong to the first block.
+    columns: widths of the blocks of columns.
+    frequencies: field name -> train counts per id [vocab_size]: shares are of
+      occurrences. None: shares are of the values.
+    mode: see `fields.Blocks`.
+    prefix: see `fields.Blocks`.
+    combine: see `fields.Blocks`.
+    shared_row: see `fields.Blocks`.
+
+  Raises:
+    ConfigError: for shares that are not above 0 or do not sum to 1.
+  """
+  if not rows or min(rows) <= 0 or not np.isclose(sum(rows), 1):
+    raise errors.ConfigError(
+      f'Shares of the blocks of rows are {tuple(rows)}; expected numbers above '
+      '0 that sum to 1.'
+    )
+  ends = tuple(
+    _row_ends(plan, rows, frequencies and frequencies[plan.name])
+    for plan in architecture.categorical
+  )
+  choice = fields_lib.Blocks(ends, columns, mode, prefix, combine, shared_row)
+  return _open(architecture, choice)
+
+
+def _row_ends(plan, shares, counts):
+  """The id after the last of each block of rows of a field."""
+  first = schema_lib.FIRST_VALUE_ID
+  num_values = plan.vocab_size - first
+  if num_values < 2:
+    return (plan.vocab_size,)
+  if counts is None:
+    counts = np.ones(plan.vocab_size)
+  seen = np.cumsum(counts[first:], dtype=np.float64)
+  # Sums of shares that should meet a count exactly miss it by rounding.
+  wanted = np.cumsum(shares)[:-1] * seen[-1] * (1 - 1e-9)
+  inner = first + 1 + np.searchsorted(seen, wanted)
+  return tuple(np.unique([*inner, plan.vocab_size]).tolist())
+
+
+def with_blocks(
+  architecture: arch_lib.Architecture, kept: Sequence[Sequence[int]]
+) -> arch_lib.Architecture:
+  """The architecture with its blocks settled: each is a table of its own.
+
+  Side by side, blocks of columns with equal rows are one.
+
+  Args:
+    architecture: with open blocks.
+    kept: [F][T], how many rows each categorical field keeps of each block of
+      columns.
+  """
+  choice = architecture.choice
+  pieces = {
+    plan.name: _kept_pieces(choice, plan.vocab_size, own)
+    for plan, own in zip(architecture.categorical, kept, strict=True)
+  }
+  fields = tuple(
+    dataclasses.replace(plan, pieces=pieces.get(plan.name))
+    for plan in architecture.fields
+  )
+  return dataclasses.replace(
+    architecture,
+    fields=fields,
+    choice=None,
+    width=choice.width,
+    projection='linear' if choice.is_projected else 'zero_pad',
+  )
+
+
+def _kept_pieces(choice, vocab_size, kept):
+  """Pieces of a field that keeps `kept` rows of its blocks of columns."""
+  blocks: list[tuple[int, int, int]] = []
+  for first, dim, rows in zip(choice.first_columns, choice.columns, kept):
+    if blocks and blocks[-1][2] == rows and not choice.is_projected:
+      first, dim = blocks[-1][0], blocks.pop()[1] + dim
+    blocks.append((first, dim, int(rows)))
+  pieces = []
+  for first, dim, rows in blocks:
+    if not rows:
+      continue
+    pieces.append(fields_lib.Piece(0, rows, dim, first))
+    if choice.shared_row and rows < vocab_size:
+      if choice.is_projected:
+        # Its map would be larger than what the map makes of it.
+        first, dim = 0, choice.width
+      rest = vocab_size - rows
+      pieces.append(fields_lib.Piece(rows, vocab_size, dim, first, rest))
+  return tuple(pieces)
 
 
 def _open(architecture, choice):

@@ -23,6 +23,7 @@ from jax_autorec.nn import field_choices, initializers
 from jax_autorec.types import Array, Batch
 
 INIT_STD = 1e-4  # The BARS protocol's.
+ROW_MASKS = 'row_masks'  # Collection of what parts of rows are switched on.
 PROJECTION = '_projection'  # Suffix of maps to the common width, in 'params'.
 
 
@@ -294,7 +295,8 @@ class FieldEmbeddings(nn.Module):
   value times a trained vector, or a trained vector of its own where the value
   is missing (BARS has no such vector and takes 0).
 
-  Collections: 'params'; 'constants', of `Architecture.constants`, if any.
+  Collections: 'params'; 'constants', of `Architecture.constants`, if any;
+  'row_masks', where asked for, of what `choice` switches off.
 
   Attributes:
     architecture: its fields and tables.
@@ -344,6 +346,10 @@ class FieldEmbeddings(nn.Module):
       if self.choice is not None and view == 'main':
         (table,) = [t for t in architecture.tables if t.view == view]
         ids = known_ids(architecture, batch, constants)
+        mask = self.choice.mask(ids)
+        if mask is not None and not self.is_initializing():
+          last = dict(reduce_fn=lambda old, new: new, init_fn=lambda: None)
+          self.sow(ROW_MASKS, table.name, mask, **last)
         values = self.choice.values(rows[table.name], ids)
         rows = {**rows, table.name: values}
       self._categorical(view, live, rows, groups, parts)

@@ -3,6 +3,7 @@
 from jax_autorec.search.autodim import autodim
 from jax_autorec.search.autofis import autofis
 from jax_autorec.search.base import Draw, Population, Schedule, Selector
+from jax_autorec.search.nis import nis
 from jax_autorec.search.random_dims import random_dims
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
   'Selector',
   'autodim',
   'autofis',
+  'nis',
   'random_dims',
 ]

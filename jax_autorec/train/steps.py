@@ -17,10 +17,18 @@ from jax_autorec.types import Array, Batch, PyTree
 
 
 class Forward(NamedTuple):
-  """What one forward pass gives."""
+  """What one forward pass gives.
+
+  Attributes:
+    logits: [B].
+    batch_stats: running statistics after it.
+    row_masks: table name -> bool [B, C_s, D], which elements of its rows were
+      not switched off; of the tables where some can be.
+  """
 
   logits: Array
   batch_stats: PyTree
+  row_masks: dict[str, Array]
 
 
 def example_weights(batch: Batch, axis_name: str | None) -> Array:
@@ -73,10 +81,11 @@ def apply_model(
     batch,
     rows=rows,
     train=True,
-    mutable=['batch_stats'],
+    mutable=['batch_stats', embeddings.ROW_MASKS],
     rngs={'dropout': key},
   )
-  return Forward(logits, updated.get('batch_stats', {}))
+  masks = updated.get(embeddings.ROW_MASKS, {}).get(model_lib.EMBEDDINGS, {})
+  return Forward(logits, updated.get('batch_stats', {}), masks)
 
 
 def apply_gradients(
@@ -87,6 +96,7 @@ def apply_gradients(
   row_grads: Mapping[str, Array],
   batch_stats: PyTree,
   axis_name: str | None,
+  row_masks: Mapping[str, Array] | None = None,
 ) -> tuple[state_lib.TrainState, Array]:
   """One update of all weights.
 
@@ -98,6 +108,8 @@ def apply_gradients(
     row_grads: table name -> [B, C_s, D], this replica's rows.
     batch_stats: running statistics after the step.
     axis_name: replica axis, or None.
+    row_masks: of `Forward`; elements that were switched off, and what the
+      optimiser keeps of them, stay as they are.
 
   Returns:
     The state after; the global gradient norm before clipping.
@@ -105,14 +117,15 @@ def apply_gradients(
   dense_grads = blocks.psum(dense_grads, axis_name)
   dense_grads = optimizer.decay(dense_grads, state.params)
   ids = {space: x.reshape(-1) for space, x in flat_ids.items()}
-  grads = {name: g.reshape(-1, g.shape[-1]) for name, g in row_grads.items()}
+  flat = lambda x: x.reshape(-1, x.shape[-1])
+  grads, masks = jax.tree.map(flat, (dict(row_grads), dict(row_masks or {})))
   if axis_name is not None:
     # Rows of all replicas, never their mean: every replica then makes the same
     # exact update.
     gather = functools.partial(lax.all_gather, axis_name=axis_name, tiled=True)
-    ids, grads = jax.tree.map(gather, (ids, grads))
+    ids, grads, masks = jax.tree.map(gather, (ids, grads, masks))
   table_state, table_grads = optimizer.tables.reduce(
-    state.table_optimizer, state.tables, ids, grads
+    state.table_optimizer, state.tables, ids, grads, masks
   )
   norm = jnp.sqrt(
     optax.tree.norm(dense_grads, squared=True)
@@ -169,13 +182,20 @@ def make_train_step(
         model, state, params, rows, batch, key, collections or {}
       )
       losses = optax.sigmoid_binary_cross_entropy(out.logits, batch.labels)
-      return jnp.sum(weights * losses), out.batch_stats
+      return jnp.sum(weights * losses), out
 
-    (loss, batch_stats), (dense_grads, row_grads) = jax.value_and_grad(
+    (loss, out), (dense_grads, row_grads) = jax.value_and_grad(
       objective, argnums=(0, 1), has_aux=True
     )(state.params, rows)
     state, norm = apply_gradients(
-      state, optimizer, dense_grads, flat_ids, row_grads, batch_stats, axis_name
+      state,
+      optimizer,
+      dense_grads,
+      flat_ids,
+      row_grads,
+      out.batch_stats,
+      axis_name,
+      out.row_masks,
     )
     return state, {'loss': blocks.psum(loss, axis_name), 'grad_norm': norm}
 
