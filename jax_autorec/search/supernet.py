@@ -227,7 +227,7 @@ def make_step(
       model, state.train, params, rows, batch, key, _collection(choices)
     )
     losses = optax.sigmoid_binary_cross_entropy(out.logits, batch.labels)
-    return out.logits, losses, out.batch_stats
+    return out, losses
 
   def global_view(logits, losses, batch):
     """Of all replicas: what is remembered must not differ between them."""
@@ -270,8 +270,8 @@ def make_step(
         selectors, arch, state.memory, batch, 'arch', train.step, draw_key
       )
       # Batch statistics as in training, but no running average moves.
-      logits, losses, _ = forward(state, params, rows, draws, batch, key)
-      view = global_view(logits, losses, batch)
+      out, losses = forward(state, params, rows, draws, batch, key)
+      view = global_view(out.logits, losses, batch)
       rewards = {
         slot: selector.reward(view[0], view[2])
         for slot, selector in levels['valid'].items()
@@ -366,10 +366,10 @@ def make_step(
       draws = sample_all(
         selectors, arch, state.memory, batch, 'weights', train.step, draw_key
       )
-      logits, losses, stats = forward(state, params, rows, draws, batch, key)
+      out, losses = forward(state, params, rows, draws, batch, key)
       level_draws = {slot: draws[slot] for slot in levels['train']}
-      value = jnp.sum(weights * surrogate(losses, level_draws))
-      return value, (draws, logits, losses, stats)
+      value = jnp.sum(weights * surrogate(losses, level_draws)) + out.added
+      return value, (draws, out.logits, losses, out.batch_stats)
 
     level_arch = {slot: state.arch[slot] for slot in levels['train']}
     grads, (draws, logits, losses, stats) = jax.grad(
@@ -391,8 +391,8 @@ def make_step(
       draws = sample_all(
         selectors, arch, state.memory, batch, 'weights', train.step, draw_key
       )
-      _, losses, _ = forward(state, params, rows, draws, batch, key)
-      return jnp.sum(weights * losses)
+      out, losses = forward(state, params, rows, draws, batch, key)
+      return jnp.sum(weights * losses) + out.added
 
     return _Forward(flat_ids, rows, loss, loss_at, *grads, seen, stats)
 

@@ -9,7 +9,7 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
-from jax_autorec.nn import blocks, embeddings
+from jax_autorec.nn import blocks, embeddings, quantizers
 from jax_autorec.nn import model as model_lib
 from jax_autorec.optim import tables as tables_lib
 from jax_autorec.train import state as state_lib
@@ -17,10 +17,18 @@ from jax_autorec.types import Array, Batch, PyTree
 
 
 class Forward(NamedTuple):
-  """What one forward pass gives."""
+  """What one forward pass gives.
+
+  Attributes:
+    logits: [B].
+    batch_stats: running statistics after it.
+    added: [], what modules add to the loss (the collection 'losses'): this
+      replica's part of a sum over replicas.
+  """
 
   logits: Array
   batch_stats: PyTree
+  added: Array | float = 0.0
 
 
 def example_weights(batch: Batch, axis_name: str | None) -> Array:
@@ -73,10 +81,11 @@ def apply_model(
     batch,
     rows=rows,
     train=True,
-    mutable=['batch_stats'],
+    mutable=['batch_stats', quantizers.LOSSES],
     rngs={'dropout': key},
   )
-  return Forward(logits, updated.get('batch_stats', {}))
+  added = sum(jax.tree.leaves(updated.get(quantizers.LOSSES, {})))
+  return Forward(logits, updated.get('batch_stats', {}), added)
 
 
 def apply_gradients(
@@ -155,7 +164,7 @@ def make_train_step(
 
   Returns:
     (state, batch) -> (state, {'loss', 'grad_norm'}); loss is the weighted mean
-    log loss of the batch before the update, in nats.
+    log loss of the batch before the update, in nats, without what modules add.
   """
   axis_name = model.axis_name
 
@@ -169,9 +178,10 @@ def make_train_step(
         model, state, params, rows, batch, key, collections or {}
       )
       losses = optax.sigmoid_binary_cross_entropy(out.logits, batch.labels)
-      return jnp.sum(weights * losses), out.batch_stats
+      loss = jnp.sum(weights * losses)
+      return loss + out.added, (loss, out.batch_stats)
 
-    (loss, batch_stats), (dense_grads, row_grads) = jax.value_and_grad(
+    (dense_grads, row_grads), (loss, batch_stats) = jax.grad(
       objective, argnums=(0, 1), has_aux=True
     )(state.params, rows)
     state, norm = apply_gradients(
