@@ -124,7 +124,7 @@ def run(
     )
   models = {}
   for stage, (plan, plan_settings) in plans.items():
-    models[stage] = pipeline.retrain(
+    trained = pipeline.retrain(
       plan,
       data,
       plan_settings,
@@ -132,6 +132,8 @@ def run(
       workdir=workdir,
       stage=stage,
     )
+    # What is evaluated, saved and reported is what would be served.
+    models[stage] = pipeline.pack(trained)
     logging.info('%s: valid %s', stage, _short(models[stage].valid))
   seconds['retrain'] = models['retrain'].info['seconds']
   if last == 'retrain':
@@ -327,6 +329,8 @@ def _report(values, data, models, tests, derived):
     | {'device': jax.devices()[0].device_kind},
   }
   space, architecture = derived.space, derived.architecture
+  if 'code_entropy' in model.info:
+    report['code_entropy'] = dict(model.info['code_entropy'])
   if derived.info:
     report['search'] = {
       'embedding_params': space.embedding_params,

@@ -19,6 +19,8 @@ TRANSFORMS = ('linear', 'zero_pad')
 SHARINGS = ('field', 'shared')
 BLOCK_MODES = ('single', 'multi')
 BLOCK_COMBINES = ('project', 'concatenate')
+QUANTIZERS = ('sx', 'vq')
+_MAX_CENTROIDS = 2**16
 
 
 def check(value: Any, allowed: Sequence[Any], what: str) -> None:
@@ -72,6 +74,100 @@ class Piece:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tier:
+  """A range of a field's ids whose codes have one width.
+
+  Attributes:
+    stop: the id after the last; the first is where the tier before it stops.
+    centroids: its ids choose among so many, the first of the codebook: a power
+      of two from 2 to 65536, so that no bit of a code is wasted.
+  """
+
+  stop: int
+  centroids: int
+
+  def __post_init__(self):
+    size = self.centroids
+    if not 2 <= size <= _MAX_CENTROIDS or size & (size - 1):
+      raise errors.ConfigError(
+        f'{size} centroids; expected a power of two from 2 to {_MAX_CENTROIDS}.'
+      )
+
+  @property
+  def bits(self) -> int:
+    """Bits of one code."""
+    return self.centroids.bit_length() - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantizer:
+  """Vectors out of codebooks: one centroid per group of columns.
+
+  In training an id has a row like any other, the query, and the nearest
+  centroids take its place (`nn.quantizers.Codebooks`). Packed, queries are
+  gone: the array '{field}.codes' uint8 [code_bytes] holds, tier by tier, each
+  from a whole byte on, the numbers of every id's centroids, first id and group
+  first, most significant bit first.
+
+  Attributes:
+    kind: 'sx': queries are compared with keys, by their product, and replaced
+      by values; 'vq': with the values themselves, by distance.
+    groups: of equally many neighbouring columns, each with a code.
+    tiers: by rising id, with no more centroids than the tier before.
+    shared: whether all groups have one codebook.
+    packed: whether codes have taken the place of queries.
+  """
+
+  kind: str
+  groups: int
+  tiers: tuple[Tier, ...]
+  shared: bool = False
+  packed: bool = False
+
+  def __post_init__(self):
+    check(self.kind, QUANTIZERS, 'Kind of a quantizer')
+    tiers = tuple(
+      Tier(**tier) if isinstance(tier, dict) else tier for tier in self.tiers
+    )
+    object.__setattr__(self, 'tiers', tiers)
+    stops = [0] + [tier.stop for tier in tiers]
+    sizes = [tier.centroids for tier in tiers]
+    if (
+      not tiers
+      or stops != sorted(set(stops))
+      or sizes != sorted(sizes, reverse=True)
+    ):
+      raise errors.ConfigError(
+        f'Tiers stop at ids {stops[1:]} and have {sizes} centroids; expected '
+        'at least one, with rising ids and no rise in centroids.'
+      )
+
+  @property
+  def centroids(self) -> int:
+    """Of a codebook."""
+    return self.tiers[0].centroids
+
+  @property
+  def code_bytes(self) -> int:
+    """Bytes of the packed codes."""
+    total, start = 0, 0
+    for tier in self.tiers:
+      total += -(-(tier.stop - start) * self.groups * tier.bits // 8)
+      start = tier.stop
+    return total
+
+  def codebook_params(self, dim: int) -> int:
+    """Entries of the codebooks of vectors of width `dim`."""
+    values = self.centroids * (dim // self.groups if self.shared else dim)
+    return values * (2 if self.kind == 'sx' and not self.packed else 1)
+
+  def stack(self, dim: int) -> str:
+    """Names the codebooks: those of one shape lie in one array."""
+    shared = '_shared' if self.shared else ''
+    return f'{self.kind}_{self.groups}x{self.centroids}{shared}_dim_{dim}'
+
+
+@dataclasses.dataclass(frozen=True)
 class FieldPlan:
   """How one input field becomes vectors.
 
@@ -92,6 +188,8 @@ class FieldPlan:
       for a dense one. Row i holds the columns that are set in the bits
       '{name}.bits' uint8 [vocab_size, ceil(dim / 8)], most significant first,
       from entry '{name}.starts' int32 [vocab_size] on.
+    quantizer: how vectors are made of codebooks; None for plain rows. The
+      first-order weights of ids are never quantised.
   """
 
   name: str
@@ -104,6 +202,7 @@ class FieldPlan:
   combine: str = 'sum'
   remap: bool = False
   num_values: int = 0
+  quantizer: Quantizer | None = None
 
   def __post_init__(self):
     check(self.kind, schema_lib.KINDS, f'Kind of field {self.name!r}')
@@ -125,6 +224,24 @@ class FieldPlan:
       raise errors.ConfigError(
         f'Field {self.name!r} is sparse and has pieces or a permutation; '
         'expected one of them.'
+      )
+    if self.quantizer is not None:
+      self._check_quantizer()
+
+  def _check_quantizer(self):
+    if isinstance(self.quantizer, dict):
+      object.__setattr__(self, 'quantizer', Quantizer(**self.quantizer))
+    stop, groups = self.quantizer.tiers[-1].stop, self.quantizer.groups
+    if stop != self.vocab_size or groups < 1 or self.dim % groups:
+      raise errors.ConfigError(
+        f'The quantizer of field {self.name!r} has {groups} groups and tiers '
+        f'up to id {stop}; the field has width {self.dim}, which groups must '
+        f'divide, and {self.vocab_size} ids.'
+      )
+    if self.num_values or self.pieces is not None or self.remap:
+      raise errors.ConfigError(
+        f'Field {self.name!r} is quantised and has pieces, a permutation or a '
+        'sparse table; expected a whole row per id.'
       )
 
   def _check_pieces(self):
@@ -210,6 +327,7 @@ class TablePlan:
     dim: row width.
     parts: whose rows they are, in row order.
     mean: what fresh rows are spread around: 1 for factors of a product.
+    codebooks: name of the codebooks that its rows are queries of, or ''.
   """
 
   name: str
@@ -217,6 +335,7 @@ class TablePlan:
   dim: int
   parts: tuple[Part, ...]
   mean: float = 0.0
+  codebooks: str = ''
 
   @property
   def num_rows(self) -> int:

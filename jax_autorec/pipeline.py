@@ -23,6 +23,7 @@ from jax_autorec import errors
 from jax_autorec import metrics as metrics_lib
 from jax_autorec.data import batches as batches_lib
 from jax_autorec.data import dataset as dataset_lib
+from jax_autorec.nn import embeddings, quantizers
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base, supernet
 from jax_autorec.train import checkpoints as checkpoints_lib
@@ -45,7 +46,8 @@ class Model:
     tables: table name -> [R, D].
     batch_stats: running statistics.
     valid: metrics on the validation split of the chosen weights.
-    info: 'seconds', 'steps', 'best_step', 'examples_per_second', 'bytes'.
+    info: 'seconds', 'steps', 'best_step', 'examples_per_second', 'bytes'; of a
+      packed model also 'code_entropy'.
   """
 
   architecture: arch_lib.Architecture
@@ -340,6 +342,10 @@ def retrain(
     )
     return measure(data.valid, logits)
 
+  def observe(state):
+    stats = state.batch_stats[model_lib.EMBEDDINGS]
+    return {'code_entropy': embeddings.usage_entropy(architecture, stats)}
+
   checkpoints = _checkpoints(workdir, stage, architecture, data, settings, seed)
   records = records_lib.Records(workdir)
   try:
@@ -354,6 +360,7 @@ def retrain(
       evaluate=evaluate_valid,
       checkpoints=checkpoints,
       records=records,
+      observe=observe if architecture.codebooks else None,
     )
     if position.best_step != position.step:
       state, _ = checkpoints.restore_step(position.best_step, state)
@@ -374,6 +381,70 @@ def retrain(
     position.best_metrics,
     info,
   )
+
+
+def pack(model: Model) -> Model:
+  """The model with the codes of quantised fields in place of their queries.
+
+  The whole vocabulary is encoded, block by block, as an evaluation chooses
+  (running moments), rather than the ids that were seen as a batch chose.
+  Evaluations of the two models are equal.
+
+  Args:
+    model: of `retrain`; one without queries comes back as it is.
+
+  Returns:
+    The packed model. In its info 'code_entropy' says per field how evenly the
+    vocabulary uses the centroids, and 'bytes' has, beside those of the
+    training, 'packed_tables', 'codebooks' and 'codes'.
+  """
+  architecture = model.architecture
+  queries = [table for table in architecture.tables if table.codebooks]
+  if not queries:
+    return model
+  arrays, evenness = dict(architecture.arrays), {}
+  params = dict(model.params[model_lib.EMBEDDINGS])
+  stats = dict(model.batch_stats[model_lib.EMBEDDINGS])
+  tables, codebooks = dict(model.tables), {}
+  for table in queries:
+    stack = table.codebooks
+    module = quantizers.Codebooks(architecture.codebooks[stack])
+    variables = {'params': params[stack], 'batch_stats': stats.pop(stack)}
+    rows, start = tables.pop(table.name), 0
+    for place, plan in enumerate(module.plans):
+      own = rows[start : start + plan.vocab_size]
+      start += plan.vocab_size
+      arrays[f'{plan.name}.codes'], evenness[plan.name] = (
+        quantizers.encode_field(module, variables, own, place)
+      )
+    params[stack] = codebooks[stack] = {'values': params[stack]['values']}
+  arrays = {
+    name: array
+    for name, array in arrays.items()
+    if name.removeprefix(arch_lib.INITIAL) in tables
+    or not name.startswith(arch_lib.INITIAL)
+  }
+  architecture = dataclasses.replace(architecture.packed, arrays=arrays)
+  sizes = {
+    **model.info['bytes'],
+    'packed_tables': array_bytes(tables),
+    'codebooks': array_bytes(codebooks),
+    'codes': architecture.index_bytes,
+  }
+  return dataclasses.replace(
+    model,
+    architecture=architecture,
+    params={**model.params, model_lib.EMBEDDINGS: params},
+    tables=tables,
+    batch_stats=_without_empty(
+      {**model.batch_stats, model_lib.EMBEDDINGS: stats}
+    ),
+    info={**model.info, 'bytes': sizes, 'code_entropy': evenness},
+  )
+
+
+def _without_empty(tree):
+  return {name: node for name, node in tree.items() if node}
 
 
 def run_search(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
 import itertools
+import math
 
 import numpy as np
 
@@ -243,6 +244,121 @@ def with_dims(
     width=choice.width,
     projection=choice.transform,
   )
+
+
+def quantize(
+  architecture: arch_lib.Architecture,
+  kind: str,
+  groups: int,
+  tiers: Sequence[tuple[float, int]],
+  *,
+  shared: bool = False,
+  fields: Sequence[str] | None = None,
+) -> arch_lib.Architecture:
+  """Makes the vectors of categorical fields of codebooks.
+
+  Ids have to be numbered by falling frequency in the train split, as those of
+  data sets are, where there is more than one tier.
+
+  Args:
+    architecture: closed, of plain rows.
+    kind: 'sx' or 'vq', see `fields.Quantizer`.
+    groups: codes per id; they divide the width of the vectors.
+    tiers: (share of ids, centroids), most frequent ids first; shares add up to
+      1. One for DPQ, several for MGQE.
+    shared: whether all groups of a field have one codebook.
+    fields: whose vectors; None for those whose codes and codebook take less
+      room than their rows, while the others keep plain rows.
+
+  Raises:
+    ConfigError: where no field would be smaller.
+  """
+  shares = [share for share, _ in tiers]
+  if not tiers or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+    raise errors.ConfigError(
+      f'Tiers have the shares {shares}; expected positive ones that add up '
+      'to 1.'
+    )
+  plans = []
+  for plan in architecture.fields:
+    if plan.kind == 'categorical' and (fields is None or plan.name in fields):
+      quantizer = fields_lib.Quantizer(
+        kind, groups, _stops(plan.vocab_size, tiers), shared, packed=True
+      )
+      size = quantizer.code_bytes / 4 + quantizer.codebook_params(plan.dim)
+      if fields is not None or size < plan.vocab_size * plan.dim:
+        quantizer = dataclasses.replace(quantizer, packed=False)
+        plan = dataclasses.replace(plan, quantizer=quantizer)
+    plans.append(plan)
+  if all(plan.quantizer is None for plan in plans):
+    centroids = [size for _, size in tiers]
+    raise errors.ConfigError(
+      f'No field takes less room with {groups} codes of {centroids} centroids '
+      'than with plain rows: give fewer, or name the fields.'
+    )
+  return dataclasses.replace(architecture, fields=tuple(plans))
+
+
+def _stops(vocab_size, tiers):
+  """Shares of ids, rounded up, as ranges; empty ones are left out."""
+  stops, total = [], 0.0
+  for share, centroids in tiers:
+    total += share
+    # A share such as .1 + .2 is a little more than it says.
+    stop = min(vocab_size, math.ceil(total * vocab_size - 1e-6))
+    stop = vocab_size if len(stops) + 1 == len(tiers) else stop
+    stops.append((stop, centroids))
+  starts = [0] + [stop for stop, _ in stops]
+  return tuple(
+    fields_lib.Tier(stop, centroids)
+    for start, (stop, centroids) in zip(starts, stops)
+    if stop > start
+  )
+
+
+def quantize_within(
+  architecture: arch_lib.Architecture,
+  kind: str,
+  groups: int,
+  shares: Sequence[float],
+  max_params: float,
+  *,
+  shared: bool = False,
+) -> arch_lib.Architecture:
+  """The largest `quantize` of a budget: chooses the centroids of every tier.
+
+  Args:
+    architecture: closed, of plain rows.
+    kind: 'sx' or 'vq'.
+    groups: codes per id.
+    shares: of ids, per tier, most frequent first.
+    max_params: bound on `ep_total` of the packed model, in float32 entries. It
+      is filled as far as powers of two allow, and not beyond the largest model
+      that is smaller than plain rows.
+    shared: whether all groups of a field have one codebook.
+
+  Raises:
+    ConfigError: where nothing is small enough; says what is needed.
+  """
+  largest = max(plan.vocab_size for plan in architecture.categorical)
+  sizes = [2**n for n in range(16, 0, -1) if 2**n < 2 * largest]
+  best, least = None, math.inf
+  for centroids in itertools.combinations_with_replacement(sizes, len(shares)):
+    tiers = list(zip(shares, centroids))
+    try:
+      found = quantize(architecture, kind, groups, tiers, shared=shared)
+    except errors.ConfigError:
+      continue  # No field is smaller with so many.
+    size = found.packed.ep_total
+    least = min(least, size)
+    if size <= max_params and (best is None or size > best[0]):
+      best = size, found
+  if best is None:
+    raise errors.ConfigError(
+      f'A budget of {max_params} entries; the smallest model with {groups} '
+      f'codes per id has {least}: raise the budget, or give fewer groups.'
+    )
+  return best[1]
 
 
 def lr(

@@ -1,6 +1,14 @@
 """The one table of methods; each has a file of its own here and a config."""
 
-from experiments.methods import autodim, autofis, fde, nis, random_dims
+from experiments.methods import (
+  autodim,
+  autofis,
+  dpq,
+  fde,
+  mgqe,
+  nis,
+  random_dims,
+)
 from experiments.methods.base import Method, Task, plain
 
 METHODS: dict[str, Method] = {
@@ -10,6 +18,8 @@ METHODS: dict[str, Method] = {
   'ras': random_dims.METHOD,
   'autodim': autodim.METHOD,
   'nis': nis.METHOD,
+  'dpq': dpq.METHOD,
+  'mgqe': mgqe.METHOD,
 }
 
 __all__ = ['METHODS', 'Method', 'Task', 'plain']

@@ -67,12 +67,17 @@ def uniform(
 ) -> arch_lib.Architecture:
   """One width for all fields: the narrowest candidate not smaller than found.
 
+  Where fields are quantised, codes and codebooks count as what is found.
+
   Part of a gain over the widest model may be that smaller is better; this
   control is small too.
   """
   del space
   models = [task.build(dim=dim) for dim in sorted(task.search['dims'])]
-  large = [m for m in models if m.embedding_params >= found.embedding_params]
+  size = found.embedding_params
+  if found.codebooks:
+    size = found.packed.ep_total
+  large = [m for m in models if m.embedding_params >= size]
   return (large or models[-1:])[0]
 
 

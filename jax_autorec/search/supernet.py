@@ -369,7 +369,7 @@ def make_step(
       )
       out, losses = forward(state, params, rows, draws, batch, key)
       level_draws = {slot: draws[slot] for slot in levels['train']}
-      value = jnp.sum(weights * surrogate(losses, level_draws))
+      value = jnp.sum(weights * surrogate(losses, level_draws)) + out.added
       return value, (draws, out, losses)
 
     level_arch = {slot: state.arch[slot] for slot in levels['train']}
@@ -392,8 +392,8 @@ def make_step(
       draws = sample_all(
         selectors, arch, state.memory, batch, 'weights', train.step, draw_key
       )
-      _, losses = forward(state, params, rows, draws, batch, key)
-      return jnp.sum(weights * losses)
+      out, losses = forward(state, params, rows, draws, batch, key)
+      return jnp.sum(weights * losses) + out.added
 
     return _Forward(
       flat_ids,

@@ -9,7 +9,7 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
-from jax_autorec.nn import blocks, embeddings
+from jax_autorec.nn import blocks, embeddings, quantizers
 from jax_autorec.nn import model as model_lib
 from jax_autorec.optim import tables as tables_lib
 from jax_autorec.train import state as state_lib
@@ -24,11 +24,14 @@ class Forward(NamedTuple):
     batch_stats: running statistics after it.
     row_masks: table name -> bool [B, C_s, D], which elements of its rows were
       not switched off; of the tables where some can be.
+    added: [], what modules add to the loss (the collection 'losses'): this
+      replica's part of a sum over replicas.
   """
 
   logits: Array
   batch_stats: PyTree
   row_masks: dict[str, Array]
+  added: Array | float = 0.0
 
 
 def example_weights(batch: Batch, axis_name: str | None) -> Array:
@@ -81,11 +84,12 @@ def apply_model(
     batch,
     rows=rows,
     train=True,
-    mutable=['batch_stats', embeddings.ROW_MASKS],
+    mutable=['batch_stats', embeddings.ROW_MASKS, quantizers.LOSSES],
     rngs={'dropout': key},
   )
   masks = updated.get(embeddings.ROW_MASKS, {}).get(model_lib.EMBEDDINGS, {})
-  return Forward(logits, updated.get('batch_stats', {}), masks)
+  added = sum(jax.tree.leaves(updated.get(quantizers.LOSSES, {})))
+  return Forward(logits, updated.get('batch_stats', {}), masks, added)
 
 
 def apply_gradients(
@@ -168,7 +172,7 @@ def make_train_step(
 
   Returns:
     (state, batch) -> (state, {'loss', 'grad_norm'}); loss is the weighted mean
-    log loss of the batch before the update, in nats.
+    log loss of the batch before the update, in nats, without what modules add.
   """
   axis_name = model.axis_name
 
@@ -182,9 +186,10 @@ def make_train_step(
         model, state, params, rows, batch, key, collections or {}
       )
       losses = optax.sigmoid_binary_cross_entropy(out.logits, batch.labels)
-      return jnp.sum(weights * losses), out
+      loss = jnp.sum(weights * losses)
+      return loss + out.added, (loss, out)
 
-    (loss, out), (dense_grads, row_grads) = jax.value_and_grad(
+    (dense_grads, row_grads), (loss, out) = jax.grad(
       objective, argnums=(0, 1), has_aux=True
     )(state.params, rows)
     state, norm = apply_gradients(

@@ -211,7 +211,6 @@ class RuleTest(parameterized.TestCase):
       reset.moments['sum_of_squares'], [0.25, 1.25, 0.25, 0.25, 0.25]
     )
 
-
   @parameterized.parameters('sgd', 'adagrad', 'rowwise_adagrad', 'adam')
   def test_a_batch_without_ids(self, name):
     optimizer, table = getattr(row_sparse, name)(0.1), jnp.ones((5, 2))
