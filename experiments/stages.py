@@ -86,6 +86,7 @@ def run(
   _check(values)
   start = time.monotonic()
   data = load_data(values, data_dir, bad_rows)
+  _check_labels(data)
   values = settings_lib.fit_batch_size(values, data.train.num_rows)
   settings = settings_lib.training(values, parallel)
   seconds = {'prepare': time.monotonic() - start}
@@ -150,6 +151,22 @@ def run(
   for stage, test in tests.items():
     logging.info('%s: test %s', stage, _short(test))
   show()
+
+
+def _check_labels(data: data_lib.Dataset) -> None:
+  """Refuses splits that no AUC can be computed on, before anything is trained.
+
+  Raises:
+    DataError: where all labels of a split are the same.
+  """
+  for name in ('train', 'valid', 'test'):
+    labels = getattr(data, name).labels
+    if not len(labels) or labels.min() == labels.max():
+      value = f'All are {labels[0]:g}' if len(labels) else 'There are none'
+      raise errors.DataError(
+        f'The {name} split of {len(labels)} rows needs labels of both classes. '
+        f'{value}: take another split or seed, or more rows (data.max_rows).'
+      )
 
 
 def _check(values: dict[str, Any]) -> None:

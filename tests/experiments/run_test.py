@@ -265,6 +265,26 @@ class RunTest(parameterized.TestCase):
     for text in expected:
       self.assertIn(text, done.stderr)
 
+  def test_a_split_of_one_class_is_refused_before_training(self):
+    path = pathlib.Path(self.create_tempdir())
+    rows = [f'{int(i % 3 == 0 and i < 900)},{i % 7},{i}' for i in range(1000)]
+    (path / 'clicks.csv').write_text('label,ad,time\n' + '\n'.join(rows) + '\n')
+    (path / 'clicks.toml').write_text(
+      'label = "label"\ntime = "time"\n\n[files]\nall = "clicks.csv"\n\n'
+      '[split]\nkind = "time"\nvalid = 0.1\ntest = 0.1\n\n'
+      '[[columns]]\nname = "ad"\nkind = "categorical"\n'
+    )
+    done = _run(
+      f'--workdir={path / "run"}',
+      f'--config=experiments/configs/base.py:{path}/clicks.toml',
+    )
+    self.assertEqual(done.returncode, 1)
+    self.assertIn(
+      'The test split of 100 rows needs labels of both', done.stderr
+    )
+    self.assertNotIn('Traceback', done.stderr)
+    self.assertFalse((path / 'run' / 'metrics.jsonl').exists())
+
   def test_a_full_disk_is_named(self):
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
     workdir = self.create_tempdir().full_path
