@@ -257,6 +257,114 @@ def levels(
     return _svg(figure)
 
 
+def scores_by_size(
+  points: Sequence[Mapping[str, Any]], front: Sequence[int], label: str
+) -> str:
+  """Score against size, on a log scale, with the Pareto front as a line.
+
+  Args:
+    points: each with 'name', 'size' (above 0), 'score', 'spread' (half the bar,
+      0 for none) and 'marked' (in blue, and named in bold).
+    front: places of the points that no other beats, by rising size.
+    label: of the score.
+  """
+  with _style():
+    figure, axes = _figure(7.6, 4.4)
+    axes.grid(axis='both')
+    axes.set_xscale('log')
+    line = [points[i] for i in front]
+    axes.plot(
+      [p['size'] for p in line],
+      [p['score'] for p in line],
+      color='#444444',
+      linewidth=0.9,
+      linestyle='--',
+      drawstyle='steps-post',
+      label='Pareto front',
+      zorder=1,
+    )
+    for marked, colour in ((True, BLUE), (False, ORANGE)):
+      chosen = [p for p in points if bool(p['marked']) is marked]
+      if not chosen:
+        continue
+      axes.errorbar(
+        [p['size'] for p in chosen],
+        [p['score'] for p in chosen],
+        yerr=[p['spread'] for p in chosen],
+        fmt='o' if marked else 's',
+        markersize=5,
+        color=colour,
+        elinewidth=0.8,
+        capsize=2,
+        label='methods' if marked else 'controls',
+        zorder=3 if marked else 2,
+      )
+    axes.margins(x=0.12, y=0.12)
+    axes.set_xlabel('embedding parameters, without first order (log scale)')
+    axes.set_ylabel(label)
+    axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
+    figure.draw_without_rendering()  # Settles where points are.
+    _name_points(axes, points)
+    return _svg(figure)
+
+
+def _name_points(axes, points) -> None:
+  """Names beside points, each where it covers the least of what is there."""
+  places = axes.transData.transform([(p['size'], p['score']) for p in points])
+  scale = axes.figure.dpi / 72
+  taken = [
+    (x - 4 * scale, y - 4 * scale, x + 4 * scale, y + 4 * scale)
+    for x, y in places
+  ]
+  frame = axes.get_window_extent()
+  for point, (x, y) in zip(points, places):
+    name = _short(point['name'])
+    width, height = 4.6 * len(name) * scale, 9 * scale
+    best, least = None, None
+    for distance in (6, 16, 28):
+      for dx, dy in (
+        (1, 0),
+        (1, 1),
+        (1, -1),
+        (-1, 0),
+        (-1, 1),
+        (-1, -1),
+        (0, 1),
+        (0, -1),
+      ):
+        left = (
+          x
+          + dx * distance * scale
+          - (0, width / 2, width)[{1: 0, 0: 1, -1: 2}[dx]]
+        )
+        low = y + dy * distance * scale - height / 2
+        box = (left, low, left + width, low + height)
+        cost = sum(_overlap(box, other) for other in taken)
+        cost += width * height - _overlap(
+          box, (frame.x0, frame.y0, frame.x1, frame.y1)
+        )
+        cost += distance * scale  # Near, where there is room.
+        if least is None or cost < least:
+          best, least = box, cost
+    taken.append(best)
+    axes.annotate(
+      name,
+      (point['size'], point['score']),
+      ((best[0] - x) / scale, ((best[1] + best[3]) / 2 - y) / scale),
+      textcoords='offset points',
+      fontsize=8,
+      va='center',
+      fontweight='bold' if point['marked'] else 'normal',
+    )
+
+
+def _overlap(first, second) -> float:
+  """Area that two boxes (left, low, right, high) share."""
+  width = min(first[2], second[2]) - max(first[0], second[0])
+  height = min(first[3], second[3]) - max(first[1], second[1])
+  return max(width, 0) * max(height, 0)
+
+
 def series_by_stage(
   metrics: Sequence[Mapping[str, Any]], name: str
 ) -> dict[str, tuple[list[float], list[float]]]:
