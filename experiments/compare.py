@@ -105,8 +105,8 @@ def _page(summary, command: str) -> dict:
     groups.append(
       {
         'name': group['name'],
-        'headings': headings,
-        'rows': rows,
+        'headings': headings[:-1],
+        'rows': [row[:-1] for row in rows],
         'marked': [
           i
           for i, line in enumerate(group['figures'])

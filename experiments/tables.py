@@ -124,9 +124,10 @@ def _closed(report, model) -> float | None:
 
 
 def spread(values: Sequence[float], digits: int, with_std: bool = True) -> str:
-  """'mean ± standard deviation'; the mean alone of a single value."""
+  """'mean ± standard deviation'; the mean alone of one value or equal sizes."""
   text = f'{np.mean(values):,.{digits}f}'
-  if with_std and len(values) > 1:
+  is_size = not digits and len(set(values)) == 1
+  if with_std and len(values) > 1 and not is_size:
     text += f' ± {np.std(values, ddof=1):,.{digits}f}'
   return text
 
@@ -269,11 +270,11 @@ def figures(group: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
   ]
   several = any(line['model'] != RESULT for line in group['figures'])
   front = {group['points'][i]['row'] for i in group['front']}
-  headings = ['row', *(['model'] if several else []), 'seeds']
+  headings = ['method', *(['model'] if several else []), 'seeds']
   headings += [column.heading for column in shown] + ['Pareto front']
   rows = []
   for line in group['figures']:
-    cells = [line['row'], *([line['model']] if several else [])]
+    cells = [line['method'], *([line['model']] if several else [])]
     cells.append(str(line['seeds']))
     for column in shown:
       values = line['values'].get(column.key)
@@ -300,12 +301,12 @@ def families(
     title = f'Against {name}'
     if one and others[0] != name:
       title += f', {others[0]}'
-    headings = ['row', *([] if one else ['less']), 'seeds', 'AUC']
+    headings = ['method', *([] if one else ['less']), 'seeds', 'AUC']
     headings += ['95 %, seeds', 'p, seeds', '95 %, examples', 'p, examples']
     headings += ['logloss', 'verdict']
     rows = [
       [
-        d['row'],
+        d['method'],
         *([] if one else [d['against']]),
         str(d['seeds']),
         f'{d["mean"]:+.5f}',
@@ -350,17 +351,20 @@ def within(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def missing(summary: Mapping[str, Any]) -> list[str]:
-  """What is missing, in lines; seeds of a row with one reason are joined."""
-  reasons: dict[tuple[str, str], list[int]] = {}
+  """What is missing, in lines: rows and seeds of one reason are joined."""
+  seeds_of: dict[tuple[str, str], list[int]] = {}
   for row, seed, reason in summary['missing']:
-    reasons.setdefault((row, reason), []).append(seed)
+    seeds_of.setdefault((row, reason), []).append(seed)
+  rows_of: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+  for (row, reason), seeds in seeds_of.items():
+    rows_of.setdefault((reason, tuple(seeds)), []).append(row)
   lines = []
-  for (row, reason), seeds in reasons.items():
+  for (reason, seeds), rows in rows_of.items():
     word = 'seed' if len(seeds) == 1 else 'seeds'
-    text = f'{row}, {word} {", ".join(map(str, seeds))}: {reason}'
+    what = f'{"; ".join(rows)}, {word} {", ".join(map(str, seeds))}'
     if reason.startswith('failed: '):
-      text = 'Failed: ' + text.replace(': failed: ', ': ', 1)
-    lines.append(text)
+      what, reason = f'Failed: {what}', reason.removeprefix('failed: ')
+    lines.append(f'{what}: {reason}')
   return lines
 
 

@@ -268,10 +268,15 @@ def scores_by_size(
     front: places of the points that no other beats, by rising size.
     label: of the score.
   """
+  from matplotlib import ticker
+
   with _style():
     figure, axes = _figure(7.6, 4.4)
     axes.grid(axis='both')
     axes.set_xscale('log')
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda size, _: _thousands(size))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
     line = [points[i] for i in front]
     axes.plot(
       [p['size'] for p in line],
@@ -308,44 +313,41 @@ def scores_by_size(
     return _svg(figure)
 
 
+def _thousands(number: float) -> str:
+  """12000 -> '12k'; the powers of a logarithmic scale want mathematics."""
+  for unit, name in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+    if number >= unit:
+      return f'{number / unit:g}{name}'
+  return f'{number:g}'
+
+
 def _name_points(axes, points) -> None:
   """Names beside points, each where it covers the least of what is there."""
   places = axes.transData.transform([(p['size'], p['score']) for p in points])
   scale = axes.figure.dpi / 72
-  taken = [
-    (x - 4 * scale, y - 4 * scale, x + 4 * scale, y + 4 * scale)
-    for x, y in places
-  ]
+  half = 4 * scale  # Of a point's mark.
+  taken = [(x - half, y - half, x + half, y + half) for x, y in places]
   frame = axes.get_window_extent()
   for point, (x, y) in zip(points, places):
     name = _short(point['name'])
     width, height = 4.6 * len(name) * scale, 9 * scale
+    # Around the point, near where there is room: (x, y) of the box's centre.
+    sides = [
+      (dx * (r + width / 2 / scale) * scale, dy * (r * scale + height / 2), r)
+      for r in (7, 16, 28)
+      for dx in (1, -1, 0)
+      for dy in (0, 1, -1)
+      if dx or dy
+    ]
     best, least = None, None
-    for distance in (6, 16, 28):
-      for dx, dy in (
-        (1, 0),
-        (1, 1),
-        (1, -1),
-        (-1, 0),
-        (-1, 1),
-        (-1, -1),
-        (0, 1),
-        (0, -1),
-      ):
-        left = (
-          x
-          + dx * distance * scale
-          - (0, width / 2, width)[{1: 0, 0: 1, -1: 2}[dx]]
-        )
-        low = y + dy * distance * scale - height / 2
-        box = (left, low, left + width, low + height)
-        cost = sum(_overlap(box, other) for other in taken)
-        cost += width * height - _overlap(
-          box, (frame.x0, frame.y0, frame.x1, frame.y1)
-        )
-        cost += distance * scale  # Near, where there is room.
-        if least is None or cost < least:
-          best, least = box, cost
+    for dx, dy, distance in sides:
+      left, low = x + dx - width / 2, y + dy - height / 2
+      box = (left, low, left + width, low + height)
+      cost = distance * scale + sum(_overlap(box, other) for other in taken)
+      inside = _overlap(box, (frame.x0, frame.y0, frame.x1, frame.y1))
+      cost += width * height - inside
+      if least is None or cost < least:
+        best, least = box, cost
     taken.append(best)
     axes.annotate(
       name,
@@ -354,6 +356,7 @@ def _name_points(axes, points) -> None:
       textcoords='offset points',
       fontsize=8,
       va='center',
+      bbox={'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.8, 'pad': 0},
       fontweight='bold' if point['marked'] else 'normal',
     )
 
