@@ -44,6 +44,7 @@ _DEFAULT = {
       'ratio': 2.0,
       'learning_rate': 1e-2,
     },
+    'sseds': {'epochs': 10, 'min_steps': 1000},
   },
 }
 
@@ -155,7 +156,8 @@ def known(data: str, model: str, tuned: bool = True) -> dict[str, Any]:
   values = dict(_DEFAULT)
   protocol = dict(PROTOCOLS.get(data, {}))
   by_model = protocol.pop('models', {})
-  values.update(protocol)
+  searches = values['search'] | protocol.pop('search', {})
+  values.update(protocol, search=searches)
   values.update(by_model.get(plain, {}))
   if is_gated:
     values['table_std'] = max(values['table_std'], _GATED_STD)

@@ -1,6 +1,6 @@
 """The one table of methods; each has a file of its own here and a config."""
 
-from experiments.methods import autodim, autofis, fde, random_dims
+from experiments.methods import autodim, autofis, fde, random_dims, sseds
 from experiments.methods.base import Method, Task, plain
 
 METHODS: dict[str, Method] = {
@@ -9,6 +9,7 @@ METHODS: dict[str, Method] = {
   'fde': fde.METHOD,
   'ras': random_dims.METHOD,
   'autodim': autodim.METHOD,
+  'sseds': sseds.METHOD,
 }
 
 __all__ = ['METHODS', 'Method', 'Task', 'plain']

@@ -72,7 +72,7 @@ def uniform(
   """
   del space
   models = [task.build(dim=dim) for dim in sorted(task.search['dims'])]
-  large = [m for m in models if m.embedding_params >= found.embedding_params]
+  large = [m for m in models if m.ep_total >= found.ep_total]
   return (large or models[-1:])[0]
 
 

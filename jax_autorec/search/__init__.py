@@ -4,6 +4,7 @@ from jax_autorec.search.autodim import autodim
 from jax_autorec.search.autofis import autofis
 from jax_autorec.search.base import Draw, Population, Schedule, Selector
 from jax_autorec.search.random_dims import random_dims
+from jax_autorec.search.sseds import sseds
 
 __all__ = [
   'Draw',
@@ -13,4 +14,5 @@ __all__ = [
   'autodim',
   'autofis',
   'random_dims',
+  'sseds',
 ]
