@@ -45,6 +45,7 @@ _DEFAULT = {
       'learning_rate': 1e-2,
     },
     'sseds': {'epochs': 10, 'min_steps': 1000},
+    'autosrh': {'epochs': 20, 'min_steps': 2000},
   },
 }
 

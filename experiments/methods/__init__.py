@@ -1,6 +1,13 @@
 """The one table of methods; each has a file of its own here and a config."""
 
-from experiments.methods import autodim, autofis, fde, random_dims, sseds
+from experiments.methods import (
+  autodim,
+  autofis,
+  autosrh,
+  fde,
+  random_dims,
+  sseds,
+)
 from experiments.methods.base import Method, Task, plain
 
 METHODS: dict[str, Method] = {
@@ -10,6 +17,7 @@ METHODS: dict[str, Method] = {
   'ras': random_dims.METHOD,
   'autodim': autodim.METHOD,
   'sseds': sseds.METHOD,
+  'autosrh': autosrh.METHOD,
 }
 
 __all__ = ['METHODS', 'Method', 'Task', 'plain']

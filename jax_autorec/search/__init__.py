@@ -2,6 +2,7 @@
 
 from jax_autorec.search.autodim import autodim
 from jax_autorec.search.autofis import autofis
+from jax_autorec.search.autosrh import autosrh
 from jax_autorec.search.base import Draw, Population, Schedule, Selector
 from jax_autorec.search.random_dims import random_dims
 from jax_autorec.search.sseds import sseds
@@ -13,6 +14,7 @@ __all__ = [
   'Selector',
   'autodim',
   'autofis',
+  'autosrh',
   'random_dims',
   'sseds',
 ]

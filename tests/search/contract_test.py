@@ -49,6 +49,10 @@ _METHODS = {
     _autofis,
   ),
   'sseds': (_columns, lambda: {'fields': search.sseds(0.5)}),
+  'autosrh': (
+    lambda schema: spaces.open_columns(spaces.fm(schema, dim=4), 3),
+    lambda: {'fields': search.autosrh(warmup=8, period=2, density=0.3)},
+  ),
 }
 
 
@@ -100,7 +104,7 @@ def _retrained(name):
 
 
 # Methods whose derived tables are smaller than those that are searched.
-_SHRINKING = ('sseds',)
+_SHRINKING = ('sseds', 'autosrh')
 
 # Names, shapes and sizes of all that a saved model holds.
 _LIST = """
