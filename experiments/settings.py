@@ -48,6 +48,8 @@ _DEFAULT = {
     },
     # Some hundred updates of the policy follow the warm-ups.
     'nis': {'epochs': 6, 'min_steps': 1000},
+    'sseds': {'epochs': 10, 'min_steps': 1000},
+    'autosrh': {'epochs': 20, 'min_steps': 2000},
   },
 }
 
@@ -167,9 +169,8 @@ def known(
   values = dict(_DEFAULT)
   protocol = dict(PROTOCOLS.get(data, {}))
   by_model = protocol.pop('models', {})
-  searches = protocol.pop('search', {})
-  values.update(protocol)
-  values['search'] = _DEFAULT['search'] | searches
+  searches = values['search'] | protocol.pop('search', {})
+  values.update(protocol, search=searches)
   values.update(by_model.get(plain, {}))
   if is_gated:
     values['table_std'] = max(values['table_std'], _GATED_STD)

@@ -496,5 +496,53 @@ class Blocks:
     )
 
 
-FieldChoice = MixedDims | Blocks
-CHOICES = {cls.kind: cls for cls in (MixedDims, Blocks)}
+@dataclasses.dataclass(frozen=True)
+class ColumnMask:
+  """Open: every column of a group of ids has a factor.
+
+  Attributes:
+    dim: width of rows and field vectors.
+    starts: per categorical field the first ids of its groups, increasing from
+      0; a field that is not divided has the one group (0,).
+  """
+
+  kind: ClassVar[str] = 'column_mask'
+  transform: ClassVar[str] = 'linear'
+  dim: int
+  starts: tuple[tuple[int, ...], ...]
+
+  def __post_init__(self):
+    starts = tuple(tuple(own) for own in self.starts)
+    object.__setattr__(self, 'starts', starts)
+    _check_dim(self.dim, 'a column mask')
+    for own in starts:
+      if not own or own[0] != 0 or list(own) != sorted(set(own)):
+        raise errors.ConfigError(
+          f'Groups of ids start at {own}; expected increasing ids from 0 on.'
+        )
+
+  @property
+  def width(self) -> int:
+    """Width of what the model sees."""
+    return self.dim
+
+  @property
+  def table_dim(self) -> int:
+    """Width of the rows of the tables."""
+    return self.dim
+
+  @property
+  def num_groups(self) -> int:
+    """Of all fields together."""
+    return sum(len(own) for own in self.starts)
+
+
+def _check_dim(dim, what):
+  if not isinstance(dim, int) or dim < 1:
+    raise errors.ConfigError(
+      f'The width of {what} is {dim!r}; expected an integer of at least 1.'
+    )
+
+
+FieldChoice = MixedDims | Blocks | ColumnMask
+CHOICES = {cls.kind: cls for cls in (MixedDims, Blocks, ColumnMask)}

@@ -192,12 +192,15 @@ def predict(
   )
 
 
+def _in_order(split, batch_size):
+  """All rows of a split, in their order and batches."""
+  source = batches_lib.Batches(split, batch_size, shuffle=False)
+  return (source.batch(0, step) for step in range(source.steps_per_epoch))
+
+
 def _logits(apply, split, batch_size):
   """Logits float32 [R] of all rows of a split, in their order."""
-  source = batches_lib.Batches(split, batch_size, shuffle=False)
-  logits = [
-    apply(source.batch(0, step)) for step in range(source.steps_per_epoch)
-  ]
+  logits = [apply(batch) for batch in _in_order(split, batch_size)]
   return np.concatenate(jax.device_get(logits))[: split.num_rows]
 
 
@@ -652,4 +655,12 @@ def derive(
     )
     return measure(data.valid, logits)
 
-  return supernet.derive(found.state, found.selectors, found.space, evaluate)
+  slope = jax.jit(supernet.make_gradient(model, found.selectors))
+
+  def gradients(choices):
+    for batch in _in_order(data.valid, batch_size):
+      yield jax.device_get(slope(choices, found.state, batch))
+
+  return supernet.derive(
+    found.state, found.selectors, found.space, evaluate, gradients
+  )

@@ -210,6 +210,26 @@ def _kept_pieces(choice, vocab_size, kept):
   return tuple(pieces)
 
 
+def open_columns(
+  architecture: arch_lib.Architecture, num_groups: int = 1
+) -> arch_lib.Architecture:
+  """Gives every column of every field, or of groups of its ids, a factor.
+
+  Args:
+    architecture: a closed one of equal widths.
+    num_groups: groups of ids of a field, of equal size, in the order of its
+      ids: that of their frequency; a field of fewer ids has as many groups.
+  """
+  if num_groups < 1:
+    raise errors.ConfigError(f'{num_groups} groups; expected at least 1.')
+  starts = []
+  for plan in architecture.categorical:
+    count = min(num_groups, plan.vocab_size)
+    starts.append([plan.vocab_size * i // count for i in range(count)])
+  choice = fields_lib.ColumnMask(architecture.dim, starts)
+  return _open(architecture, choice)
+
+
 def _open(architecture, choice):
   """The architecture with something open about its categorical fields."""
   fields = tuple(
@@ -229,17 +249,18 @@ def with_dims(
 
   Args:
     architecture: with an open choice of widths.
-    dims: one per categorical field.
+    dims: one per categorical field; 0 for a field without vectors.
   """
   widths = dict(zip([plan.name for plan in architecture.categorical], dims))
-  fields = tuple(
-    dataclasses.replace(plan, dim=int(widths.get(plan.name, plan.dim)))
-    for plan in architecture.fields
-  )
+  fields = []
+  for plan in architecture.fields:
+    dim = int(widths.get(plan.name, plan.dim))
+    without = {} if dim else {'pieces': ()}
+    fields.append(dataclasses.replace(plan, dim=max(dim, 1), **without))
   choice = architecture.choice
   return dataclasses.replace(
     architecture,
-    fields=fields,
+    fields=tuple(fields),
     choice=None,
     width=choice.width,
     projection=choice.transform,

@@ -3,11 +3,13 @@
 from experiments.methods import (
   autodim,
   autofis,
+  autosrh,
   dpq,
   fde,
   mgqe,
   nis,
   random_dims,
+  sseds,
 )
 from experiments.methods.base import Method, Task, plain
 
@@ -20,6 +22,8 @@ METHODS: dict[str, Method] = {
   'nis': nis.METHOD,
   'dpq': dpq.METHOD,
   'mgqe': mgqe.METHOD,
+  'sseds': sseds.METHOD,
+  'autosrh': autosrh.METHOD,
 }
 
 __all__ = ['METHODS', 'Method', 'Task', 'plain']

@@ -74,10 +74,7 @@ def uniform(
   """
   del space
   models = [task.build(dim=dim) for dim in sorted(task.search['dims'])]
-  size = found.embedding_params
-  if found.codebooks:
-    size = found.packed.ep_total
-  large = [m for m in models if m.embedding_params >= size]
+  large = [m for m in models if m.ep_total >= found.packed.ep_total]
   return (large or models[-1:])[0]
 
 

@@ -225,7 +225,53 @@ class Blocks(FieldChoice):
     return jnp.einsum('bfr,frd->bfd', vectors, kernel)
 
 
-_MODULES = {'mixed_dims': MixedDims, 'blocks': Blocks}
+class ColumnMask(FieldChoice):
+  """Factors of the columns of groups of ids: e~ = mask_group(id) * e_id.
+
+  Collection 'arch': 'mask' [G, D], the groups of the first field first.
+  """
+
+  def setup(self):
+    shape = (self.plan.num_groups, self.plan.dim)
+    self.mask = self.variable(
+      'arch', 'mask', jnp.ones, shape, jnp.float32
+    ).value
+
+  @property
+  def _is_whole(self):
+    return self.plan.num_groups == len(self.fields)
+
+  def values(self, values: Array, ids: Array) -> Array:
+    """Rows [B, C, D] of ids int32 [B, C], each times its group's factors."""
+    if self._is_whole:
+      return values  # One group per field: pooled vectors are fewer.
+    return values * self.mask[self.groups(ids)]
+
+  def groups(self, ids: Array) -> Array:
+    """The group int32 [B, C] of every id."""
+    starts = self.plan.starts
+    most = max(len(own) for own in starts)
+    firsts, offsets, offset = [], [], 0
+    for plan, own in zip(self.fields, starts):
+      later = [*own[1:], *[np.iinfo(np.int32).max] * (most - len(own))]
+      firsts += [later] * plan.max_length
+      offsets += [offset] * plan.max_length
+      offset += len(own)
+    firsts, offsets = np.array(firsts, np.int32), np.array(offsets, np.int32)
+    passed = ids[..., None] >= firsts[None]
+    return offsets[None] + passed.sum(-1, dtype=jnp.int32)
+
+  def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
+    """Pooled rows [B, F, D], mask [B] -> field vectors [B, F, D]."""
+    del mask, train
+    return vectors * self.mask[None] if self._is_whole else vectors
+
+
+_MODULES = {
+  'mixed_dims': MixedDims,
+  'blocks': Blocks,
+  'column_mask': ColumnMask,
+}
 
 
 def build(

@@ -2,9 +2,11 @@
 
 from jax_autorec.search.autodim import autodim
 from jax_autorec.search.autofis import autofis
+from jax_autorec.search.autosrh import autosrh
 from jax_autorec.search.base import Draw, Population, Schedule, Selector
 from jax_autorec.search.nis import nis
 from jax_autorec.search.random_dims import random_dims
+from jax_autorec.search.sseds import sseds
 
 __all__ = [
   'Draw',
@@ -13,6 +15,8 @@ __all__ = [
   'Selector',
   'autodim',
   'autofis',
+  'autosrh',
   'nis',
   'random_dims',
+  'sseds',
 ]

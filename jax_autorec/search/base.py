@@ -1,6 +1,6 @@
 """What a search method is: a `Selector`, pure functions over its own trees."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import optax
@@ -70,11 +70,15 @@ class Context(NamedTuple):
     evaluate: choice of this slot -> metrics on the validation split, with the
       searched weights and the other slots as they stand; None where the
       validation split is not at hand.
+    gradients: choice of this slot -> of every batch of the validation split
+      the gradient of its mean loss with respect to the choice, in evaluation
+      mode; None as `evaluate`.
   """
 
   architecture: arch_lib.Architecture
   train: state_lib.TrainState
   evaluate: Callable[[PyTree], dict[str, float]] | None = None
+  gradients: Callable[[PyTree], Iterable[PyTree]] | None = None
 
 
 def unchanged(memory, train, seen):

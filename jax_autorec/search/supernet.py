@@ -1,6 +1,6 @@
 """One step that trains weights and the choices of any selectors together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import functools
 from typing import Any, NamedTuple
 
@@ -468,6 +468,24 @@ def make_predict(
   return apply
 
 
+def make_gradient(
+  model: model_lib.CTRModel, selectors: Mapping[str, base.Selector]
+) -> Callable[[Mapping[str, PyTree], SearchState, Batch], dict[str, PyTree]]:
+  """(slot -> choice, state, batch) -> gradient of the batch's mean loss.
+
+  With respect to the choices given, which replace those that stand; the model
+  is in evaluation mode.
+  """
+  apply = make_predict(model, selectors)
+
+  def loss(choices, state, batch):
+    logits = apply(state, batch, choices)
+    losses = optax.sigmoid_binary_cross_entropy(logits, batch.labels)
+    return jnp.sum(steps.example_weights(batch, None) * losses)
+
+  return jax.grad(loss)
+
+
 def recorded(
   state: SearchState, selectors: Mapping[str, base.Selector]
 ) -> dict[str, Any]:
@@ -484,6 +502,7 @@ def derive(
   selectors: Mapping[str, base.Selector],
   architecture: arch_lib.Architecture,
   evaluate: Callable[[Mapping[str, PyTree]], dict[str, float]] | None = None,
+  gradients: Callable[[Mapping[str, PyTree]], Iterable[PyTree]] | None = None,
 ) -> arch_lib.Architecture:
   """Settles every slot; the architecture comes back closed.
 
@@ -493,13 +512,19 @@ def derive(
     architecture: the supernet's.
     evaluate: slot -> choice, in place of those that stand -> metrics on the
       validation split; for the methods that score choices after a search.
+    gradients: the same -> of every batch of the validation split the gradient
+      of its mean loss with respect to them.
   """
   arch, memory = jax.device_get((state.arch, state.memory))
   for slot in sorted(selectors):
-    own = None
+    own, slopes = None, None
     if evaluate is not None:
       own = lambda choice, slot=slot: evaluate({slot: choice})
-    context = base.Context(architecture, state.train, own)
+    if gradients is not None:
+      slopes = lambda choice, slot=slot: (
+        grads[slot] for grads in gradients({slot: choice})
+      )
+    context = base.Context(architecture, state.train, own, slopes)
     architecture = selectors[slot].derive(arch[slot], memory[slot], context)
   if architecture.is_open:
     raise errors.ConfigError(
