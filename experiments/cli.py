@@ -55,11 +55,15 @@ def _check_config(arguments: list[str], default: str | None) -> None:
     if name in ('--config', '-config'):
       chosen = value if equals else ''.join(arguments[place + 1 : place + 2])
   if chosen is not None:
-    check_overrides(arguments, _read_config(chosen))
+    check_overrides(arguments, read_config(chosen))
 
 
-def _read_config(chosen: str) -> config_dict.ConfigDict:
-  """What FILE.py:ARGUMENT describes."""
+def read_config(chosen: str) -> config_dict.ConfigDict:
+  """What FILE.py:ARGUMENT describes.
+
+  Raises:
+    ConfigError: where there is no such file; lists those of this project.
+  """
   name, colon, argument = chosen.partition(':')
   path = pathlib.Path(name)
   if not path.is_file():

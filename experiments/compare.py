@@ -1,33 +1,30 @@
-"""Runs a table of experiments over seeds and compares them in pairs.
+"""Runs a table of experiments over seeds and compares its rows.
 
   python -m experiments.compare \
-    --config=experiments/configs/autofis_table.py:frappe \
+    --config=experiments/configs/embedding_table.py:movielens_1m \
     --data_dir=DIR --workdir=DIR
 
 Each cell (row x seed) is one `experiments.run` in a directory of its own:
 finished cells are not run again, a stopped one continues, a failed one is
-marked with its reason and the others go on. Writes `cells.csv`, one line per
-trained model, and `table.md`: mean and standard deviation over seeds, and how
-far each result is from its controls, paired by seed.
+marked with its reason and the others go on. `--rows` (patterns: 'fm+*') and
+`--seeds` take a part; what they give adds up in one workdir, and every command
+makes the tables from all that is finished, and says what is missing.
+
+Writes `compare.html`, `table.md`, `cells.csv` (one line per trained model),
+`figures.csv` (mean and spread over seeds) and `differences.csv` (tests against
+the references).
 """
 
-import concurrent.futures
-import csv
-import dataclasses
-import json
 import os
 import pathlib
-import re
-import subprocess
+import shlex
 import sys
-import time
-from typing import Any
 
-from absl import flags, logging
-import numpy as np
+from absl import flags
 
+from experiments import cells as cells_lib
 from experiments import cli
-from jax_autorec import errors, metrics
+from jax_autorec import errors
 
 _CONFIG = cli.config_flag(
   None, 'A table: a file in experiments/configs, with its argument.'
@@ -35,198 +32,60 @@ _CONFIG = cli.config_flag(
 _DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'Where data sets lie.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where cells and tables go.')
 _SEEDS = flags.DEFINE_list('seeds', None, "Seeds in place of the table's.")
-_ROWS = flags.DEFINE_list('rows', None, 'Rows to run; all if left out.')
+_ROWS = flags.DEFINE_list(
+  'rows', None, "Rows to run, or patterns of them ('fm+*'); all if left out."
+)
 _JOBS = flags.DEFINE_integer('jobs', 1, 'Cells run at the same time.')
-_DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Only print what would be run.')
+_DRY_RUN = flags.DEFINE_bool(
+  'dry_run', False, 'Only print what would be run, and how long it will take.'
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-  """One run.
-
-  Attributes:
-    row: name of the row.
-    seed: its seed.
-    command: arguments after `python`.
-    workdir: its directory.
-  """
-
-  row: str
-  seed: int
-  command: tuple[str, ...]
-  workdir: pathlib.Path
-
-  @property
-  def report(self) -> pathlib.Path:
-    return self.workdir / 'report.json'
-
-
-def _cells(config, workdir: pathlib.Path) -> list[Cell]:
-  configs = pathlib.Path(__file__).parent / 'configs'
-  rows = config['rows']
-  chosen = _ROWS.value or list(rows)
-  unknown = set(chosen) - set(rows)
-  if unknown:
-    raise errors.ConfigError(
-      f'No row {sorted(unknown)[0]!r}; the rows are: {", ".join(rows)}.'
-    )
-  cells = []
-  for name in chosen:
-    row = rows[name]
-    for seed in _SEEDS.value or config['seeds']:
-      place = workdir / 'cells' / re.sub(r'\W+', '_', name) / f'seed_{seed}'
-      overrides = [f'--config.{k}={v}' for k, v in row['set'].items()]
-      command = (
-        '-m',
-        'experiments.run',
-        f'--config={configs / row["config"]}',
-        *overrides,
-        f'--config.seed={seed}',
-        f'--data_dir={_DATA_DIR.value}',
-        f'--workdir={place}',
-      )
-      cells.append(Cell(name, int(seed), command, place))
-  return cells
-
-
-def _run(cell: Cell) -> str | None:
-  """Runs a cell unless it is finished; returns why it failed, or None."""
-  if cell.report.exists():
-    return None
+def _seeds(table) -> list[int]:
+  if _SEEDS.value is None:
+    return list(table['seeds'])
   try:
-    cell.workdir.mkdir(parents=True, exist_ok=True)
-    with open(cell.workdir / 'log.txt', 'a', encoding='utf-8') as log:
-      done = subprocess.run(
-        [sys.executable, *cell.command], stdout=log, stderr=log, check=False
-      )
-  except OSError as error:
-    return f'cannot write {cell.workdir}: {error.strerror}'
-  if done.returncode == 0 and cell.report.exists():
-    return None
-  lines = (cell.workdir / 'log.txt').read_text('utf-8').strip().splitlines()
-  return f'status {done.returncode}: {lines[-1] if lines else "no output"}'
+    return [int(seed) for seed in _SEEDS.value]
+  except ValueError as error:
+    raise errors.ConfigError(
+      f'--seeds is {",".join(_SEEDS.value)!r}; expected whole numbers.'
+    ) from error
 
 
-def _run_all(cells: list[Cell]) -> dict[Cell, str]:
-  """Runs all cells with progress; returns the reasons of those that failed."""
-  failed = {}
-  todo = [cell for cell in cells if not cell.report.exists()]
-  logging.info('%d cells, %d of them done', len(cells), len(cells) - len(todo))
-  start = time.monotonic()
-  with concurrent.futures.ThreadPoolExecutor(_JOBS.value) as pool:
-    futures = {pool.submit(_run, cell): cell for cell in todo}
-    finished = concurrent.futures.as_completed(futures)
-    for done, future in enumerate(finished, 1):
-      cell, reason = futures[future], future.result()
-      if reason:
-        failed[cell] = reason
-      elapsed = time.monotonic() - start
-      logging.info(
-        '%s, seed %d: %s; %d of %d cells, ETA %.0f min',
-        cell.row,
-        cell.seed,
-        f'failed ({reason})' if reason else 'done',
-        done,
-        len(todo),
-        elapsed / done * (len(todo) - done) / 60,
-      )
-  return failed
-
-
-def _entries(cell: Cell) -> list[dict[str, Any]]:
-  """One line per model that a finished cell trained."""
-  report = json.loads(cell.report.read_text('utf-8'))
-  models = {'result': report, **report['controls']}
-  lines = []
-  for name, model in models.items():
-    line = {'row': cell.row, 'seed': cell.seed, 'model': name}
-    line |= {key: model['test'][key] for key in ('auc', 'logloss')}
-    line['valid_auc'] = model['valid']['auc']
-    line['embedding_params'] = model['embedding_params']
-    line['total_params'] = model['total_params']
-    searched = report.get('search')
-    line['kept'] = searched['kept'] if searched and name == 'result' else None
-    line['of'] = searched['of'] if searched else None
-    recovered = report.get('recovered') if name == 'result' else None
-    for key in ('planted', 'planted_kept', 'others', 'others_pruned'):
-      line[key] = recovered[key] if recovered else None
-    line['closed'] = _closed(report, model)
-    lines.append(line)
-  return lines
-
-
-def _closed(report, model) -> float | None:
-  """Share of the gap in logloss from LR to the Bayes optimum, if known."""
-  if 'bayes' not in report or 'lr' not in report['controls']:
-    return None
-  worst = report['controls']['lr']['test']['logloss']
-  best = report['bayes']['test']['logloss']
-  return (worst - model['test']['logloss']) / (worst - best)
-
-
-def _spread(values: list[float], digits: int) -> str:
-  std = f' ± {np.std(values, ddof=1):.{digits}f}' if len(values) > 1 else ''
-  return f'{np.mean(values):.{digits}f}{std}'
-
-
-def _markdown(entries: list[dict[str, Any]], failed: dict[Cell, str]) -> str:
-  """The tables: figures, then paired differences."""
-  groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-  for entry in entries:
-    groups.setdefault((entry['row'], entry['model']), []).append(entry)
-  has_truth = any(entry['closed'] is not None for entry in entries)
-  header = ['row', 'model', 'seeds', 'test AUC', 'test logloss', 'parameters']
-  header += ['pairs kept'] + (['gap closed'] if has_truth else [])
-  lines = [header, ['---'] * len(header)]
-  for (row, model), group in groups.items():
-    column = lambda key, group=group: [e[key] for e in group]
-    kept = ''
-    if group[0]['kept'] is not None:
-      kept = f'{_spread(column("kept"), 1)} of {group[0]["of"]}'
-    line = [
-      row,
-      model,
-      str(len(group)),
-      _spread(column('auc'), 5),
-      _spread(column('logloss'), 5),
-      f'{np.mean(column("total_params")):,.0f}',
-      kept,
-    ]
-    if has_truth:
-      known = group[0]['closed'] is not None
-      line.append(_spread(column('closed'), 3) if known else '')
-    lines.append(line)
-  text = ['| ' + ' | '.join(line) + ' |' for line in lines]
-  text += ['', *_differences(groups)]
-  for cell, reason in failed.items():
-    text.append(f'\nFailed: {cell.row}, seed {cell.seed}: {reason}')
-  return '\n'.join(text) + '\n'
-
-
-def _differences(groups) -> list[str]:
-  """Test AUC of each result less that of its controls, paired by seed."""
-  header = ['row', 'result less', 'AUC, mean', '95 % interval', 'p', 'seeds']
-  lines = [header, ['---'] * len(header)]
-  for (row, model), group in groups.items():
-    result = {e['seed']: e['auc'] for e in groups[row, 'result']}
-    if model == 'result' or len(group) < 2:
+def _dry_run(cells, everything) -> None:
+  """Prints the cells with their state, and the hours of those to do."""
+  times = cells_lib.timed({*cells, *everything})
+  estimates = cells_lib.estimate(times, {cell.row for cell in cells})
+  total, unknown, scaled = 0.0, 0, 0
+  for cell in cells:
+    command = f'python {shlex.join(cell.command(_DATA_DIR.value))}'
+    if cell.is_done:
+      spent = cells_lib.seconds(cell)
+      print(f'done, took {spent / 3600:.2f} h: {command}')
       continue
-    paired = metrics.paired_difference(
-      [result[e['seed']] for e in group], [e['auc'] for e in group]
+    guess = estimates[cell.row]
+    note = 'time unknown'
+    if guess.seconds is None:
+      unknown += 1
+    else:
+      total += guess.seconds
+      scaled += not guess.own
+      source = '' if guess.own else ', scaled from other rows'
+      note = f'some {guess.seconds / 3600:.2f} h{source}'
+    state = f' ({cell.missing})' if cell.failure or cell.outdated else ''
+    print(f'to do{state}, {note}: {command}')
+  todo = sum(not cell.is_done for cell in cells)
+  text = f'{todo} of {len(cells)} cells to do'
+  if todo > unknown:
+    text += f'; some {total / _JOBS.value / 3600:.2f} h'
+    text += f' with --jobs={_JOBS.value}' if _JOBS.value > 1 else ''
+    text += f', {scaled} cells scaled from other rows' if scaled else ''
+  if unknown:
+    text += (
+      f'; {unknown} cells of unknown time: nothing is finished to tell by, run '
+      'one (--rows=..., --seeds=...)'
     )
-    lines.append(
-      [
-        row,
-        model,
-        f'{paired["mean"]:+.5f}',
-        f'{paired["low"]:+.5f} to {paired["high"]:+.5f}',
-        f'{paired["p"]:.3g}',
-        str(paired['n']),
-      ]
-    )
-  if len(lines) == 2:
-    return []
-  return ['| ' + ' | '.join(line) + ' |' for line in lines]
+  print(text + '.')
 
 
 def _write(path: pathlib.Path, text: str) -> None:
@@ -235,31 +94,90 @@ def _write(path: pathlib.Path, text: str) -> None:
   os.replace(partial, path)
 
 
+def _page(summary, command: str) -> dict:
+  """What `report.render_comparison` shows of a summary."""
+  from experiments import tables
+
+  groups = []
+  for group in summary['groups']:
+    headings, rows = tables.figures(group)
+    front = {group['points'][i]['row'] for i in group['front']}
+    groups.append(
+      {
+        'name': group['name'],
+        'headings': headings[:-1],
+        'rows': [row[:-1] for row in rows],
+        'marked': [
+          i
+          for i, line in enumerate(group['figures'])
+          if (line['row'], line['model']) in front
+        ],
+        'points': group['points'],
+        'front': group['front'],
+        'families': tables.families(group),
+      }
+    )
+  verdicts = [
+    d['verdict'] for group in summary['groups'] for d in group['differences']
+  ]
+  failed = sum(r.startswith('failed: ') for _, _, r in summary['missing'])
+  tiles = [('cells done', f'{summary["done"]} of {summary["of"]}')]
+  tiles += [('cells failed', str(failed))] if failed else []
+  if verdicts:
+    tiles += [(v, str(verdicts.count(v))) for v in ('better', 'worse', 'tie')]
+  headings, rows = tables.within(summary)
+  return {
+    'title': 'Comparison: '
+    + '; '.join(group['name'] for group in summary['groups']),
+    'subtitle': 'Rows are methods; every figure is over seeds.',
+    'is_tiny': summary['tiny'],
+    'tiles': tiles,
+    'groups': groups,
+    'notes': [*tables.NOTES, 'Set off: the Pareto front.'],
+    'tests': tables.TESTS,
+    'within': (headings, rows) if rows else None,
+    'missing': tables.missing(summary),
+    'command': command,
+  }
+
+
 def main(argv: list[str]) -> None:
   """Runs the cells and writes the tables."""
   if len(argv) > 1:
     raise errors.ConfigError(f'Unknown arguments: {" ".join(argv[1:])}.')
   if _CONFIG.value is None or not _WORKDIR.value:
     raise errors.ConfigError('Give --config=TABLE.py:ARGUMENT and --workdir.')
+  table = _CONFIG.value.to_dict()
+  if 'rows' not in table:
+    raise errors.ConfigError(
+      'This config is one experiment, not a table of them: run it with '
+      '`python -m experiments.run`, or see experiments/configs/*_table.py.'
+    )
   workdir = pathlib.Path(_WORKDIR.value)
-  cells = _cells(_CONFIG.value.to_dict(), workdir)
+  rows = cells_lib.rows(table)
+  seeds = _seeds(table)
+  cells = cells_lib.make(cells_lib.choose(rows, _ROWS.value), seeds, workdir)
+  runner = cells_lib.Runner(_DATA_DIR.value, workdir, _JOBS.value)
+  everything = cells_lib.known(rows, table['seeds'], workdir)
   if _DRY_RUN.value:
-    for cell in cells:
-      state = 'done' if cell.report.exists() else 'to do'
-      print(f'{state}: python {" ".join(cell.command)}')
+    _dry_run(cells, everything)
     return
-  failed = _run_all(cells)
-  entries = [
-    entry for cell in cells if cell.report.exists() for entry in _entries(cell)
-  ]
-  if entries:
-    with open(workdir / 'cells.csv', 'w', encoding='utf-8', newline='') as file:
-      writer = csv.DictWriter(file, list(entries[0]))
-      writer.writeheader()
-      writer.writerows(entries)
-  table = _markdown(entries, failed)
-  _write(workdir / 'table.md', table)
-  print(table)
+  failed = runner.run_all(cells, everything)
+
+  from experiments import tables  # Late: a dry run needs no statistics.
+  from jax_autorec import report
+
+  # Read anew: what has been run is finished now.
+  everything = cells_lib.known(rows, table['seeds'], workdir)
+  summary = tables.summarize(everything, table.get('reference'))
+  tables.write_csv(workdir, summary)
+  text = tables.markdown(summary)
+  _write(workdir / 'table.md', text)
+  command = shlex.join(['python', '-m', 'experiments.compare', *sys.argv[1:]])
+  page = report.render_comparison(_page(summary, command))
+  _write(workdir / 'compare.html', page)
+  print(text)
+  print(f'Page: {workdir / "compare.html"}')
   if failed:
     raise errors.ConfigError(
       f'{len(failed)} of {len(cells)} cells failed; their log.txt says more. '

@@ -13,7 +13,6 @@ import pathlib
 import platform
 import shlex
 import sys
-from typing import Any
 
 from absl import flags
 
@@ -44,6 +43,7 @@ _BAD_ROWS = flags.DEFINE_enum(
   ['raise', 'quarantine'],
   'What becomes of rows that cannot be read.',
 )
+_PAGE = flags.DEFINE_bool('page', True, 'Whether to make report.html.')
 
 
 def _workdir(values) -> pathlib.Path:
@@ -53,14 +53,6 @@ def _workdir(values) -> pathlib.Path:
   tiny = '-tiny' if values['tiny'] else ''
   name = f'{values["method"]}-{data}{tiny}-{values["model"]}-s{values["seed"]}'
   return pathlib.Path('runs') / name
-
-
-def _flat(values: Any, prefix: str = '') -> dict[str, Any]:
-  """{'train': {'epochs': 2}} -> {'train.epochs': 2}."""
-  if not isinstance(values, dict):
-    return {prefix[:-1]: values}
-  items = [_flat(v, f'{prefix}{key}.') for key, v in values.items()]
-  return {key: value for item in items for key, value in item.items()}
 
 
 def _claim(workdir: pathlib.Path, values) -> None:
@@ -75,8 +67,12 @@ def _claim(workdir: pathlib.Path, values) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     if (workdir / 'metrics.jsonl').exists():
       old = json.loads(path.read_text('utf-8')) if path.exists() else {}
-      if old != json.loads(text):
-        _refuse(workdir, _flat(old), _flat(json.loads(text)))
+      changed = settings_lib.changes(old, json.loads(text))
+      if changed:
+        raise errors.CheckpointError(
+          f'{workdir} holds a run with another config: {changed}. Give '
+          'another --workdir, or delete that one.'
+        )
     else:
       partial = path.with_suffix('.partial')
       partial.write_text(text, 'utf-8')
@@ -89,16 +85,6 @@ def _claim(workdir: pathlib.Path, values) -> None:
     raise errors.CheckpointError(
       f'Cannot write {workdir}: {error.strerror}. Give another --workdir.'
     ) from error
-
-
-def _refuse(workdir, old, new):
-  changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
-  shown = [f'{k} is {old.get(k)!r}, now {new.get(k)!r}' for k in changed[:5]]
-  shown += [f'{len(changed) - 5} more'] if len(changed) > 5 else []
-  raise errors.CheckpointError(
-    f'{workdir} holds a run with another config: {"; ".join(shown)}. Give '
-    'another --workdir, or delete that one.'
-  )
 
 
 def main(argv: list[str]) -> None:
@@ -119,6 +105,7 @@ def main(argv: list[str]) -> None:
     last=_STAGE.value,
     command=shlex.join(['python', '-m', 'experiments.run', *sys.argv[1:]]),
     machine=f'{platform.machine()}, {os.cpu_count()} cores',
+    page=_PAGE.value,
   )
 
 

@@ -7,11 +7,26 @@ from typing import Any
 from ml_collections import config_dict
 
 from jax_autorec import errors, spaces
+from jax_autorec.data import planted_fields
 from jax_autorec.train import settings as settings_lib
 
 TUNED = pathlib.Path(__file__).parent / 'tuned'
 
 GATED = '+gates'
+
+# What an experiment can be compared with -> its name in reports.
+CONTROLS = {
+  'lr': 'lr',
+  'base': 'base',
+  'all': 'all + bn + gates',
+  'random': 'random subset',
+  'random_dims': 'random widths',
+  'random_blocks': 'random blocks',
+  'uniform': 'one width',
+}
+
+# Their supernet is the gated model, and what it wants is known.
+_GATED_METHODS = ('autofis', 'gates')
 
 # Where nothing else is known.
 _DEFAULT = {
@@ -25,12 +40,21 @@ _DEFAULT = {
   # Gates that no gradient reaches in time all close, however useful: few rows
   # need more passes, and all a learning rate that tells pairs apart.
   'search': {
-    'epochs': 6,
-    'min_steps': 1000,
-    'ratio': 2.0,
-    'learning_rate': 1e-2,
+    'autofis': {
+      'epochs': 6,
+      'min_steps': 1000,
+      'ratio': 2.0,
+      'learning_rate': 1e-2,
+    },
+    # Some hundred updates of the policy follow the warm-ups.
+    'nis': {'epochs': 6, 'min_steps': 1000},
+    'sseds': {'epochs': 10, 'min_steps': 1000},
+    'autosrh': {'epochs': 20, 'min_steps': 2000},
   },
 }
+
+# Lengths of searches of which nothing is known.
+_SEARCH = {'epochs': 10, 'min_steps': 1000}
 
 # Products that are normalised need vectors that differ from the start: with
 # the BARS protocol's 1e-4 they are noise, blown up, until early stopping ends
@@ -50,10 +74,12 @@ _PLANTED = {
   'dropout': 0.0,
   'models': {'lr': {'first_order_l2': None}},
   'search': {
-    'epochs': 6,
-    'ratio': 4.0,
-    'learning_rate': 2e-2,
-    'embedding_l2': 1e-4,
+    'autofis': {
+      'epochs': 6,
+      'ratio': 4.0,
+      'learning_rate': 2e-2,
+      'embedding_l2': 1e-4,
+    },
   },
 }
 
@@ -67,12 +93,16 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
   | {
     'epochs': 40,
     'search': {
-      'epochs': 8,
-      'ratio': 4.0,
-      'learning_rate': 2e-2,
-      'embedding_l2': 1e-4,
+      'autofis': {
+        'epochs': 8,
+        'ratio': 4.0,
+        'learning_rate': 2e-2,
+        'embedding_l2': 1e-4,
+      },
     },
   },
+  # The largest rank that is planted.
+  **dict.fromkeys(planted_fields.PRESETS, _PLANTED | {'dim': 16}),
   'frappe': {
     'dim': 10,
     'epochs': 100,
@@ -81,10 +111,12 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     'hidden': (400, 400, 400),
     # By validation AUC; a ratio of 4 leaves too few pairs here.
     'search': {
-      'epochs': 20,
-      'ratio': 2.0,
-      'learning_rate': 1e-2,
-      'embedding_l2': 1e-3,
+      'autofis': {
+        'epochs': 20,
+        'ratio': 2.0,
+        'learning_rate': 1e-2,
+        'embedding_l2': 1e-3,
+      },
     },
     'models': {
       'lr': {'embedding_l2': 1e-5},
@@ -100,10 +132,12 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     'table_optimizer': 'dense_adam',
     # By validation AUC.
     'search': {
-      'epochs': 10,
-      'ratio': 1.5,
-      'learning_rate': 1e-2,
-      'embedding_l2': 1e-3,
+      'autofis': {
+        'epochs': 10,
+        'ratio': 1.5,
+        'learning_rate': 1e-2,
+        'embedding_l2': 1e-3,
+      },
     },
   },
 }
@@ -117,7 +151,9 @@ def has(model: str, option: str) -> bool:
   return model != 'lr' and (option == 'dim' or model not in _NO_MLP)
 
 
-def known(data: str, model: str, tuned: bool = True) -> dict[str, Any]:
+def known(
+  data: str, model: str, tuned: bool = True, label: str | None = None
+) -> dict[str, Any]:
   """What is known to suit a data set and a model.
 
   Args:
@@ -126,14 +162,17 @@ def known(data: str, model: str, tuned: bool = True) -> dict[str, Any]:
       gated, as a search's supernet has them; 'MODEL+METHOD' for what a method
       derives from them. Each wants values of its own.
     tuned: whether what `experiments.tune` chose goes before the protocol.
+    label: of a variant ('fm+fde8'), whose values go before its method's.
   """
-  plain = model.split('+')[0]
+  plain, _, kind = model.partition('+')
+  is_gated = kind in _GATED_METHODS
   values = dict(_DEFAULT)
   protocol = dict(PROTOCOLS.get(data, {}))
   by_model = protocol.pop('models', {})
-  values.update(protocol)
+  searches = values['search'] | protocol.pop('search', {})
+  values.update(protocol, search=searches)
   values.update(by_model.get(plain, {}))
-  if model != plain:
+  if is_gated:
     values['table_std'] = max(values['table_std'], _GATED_STD)
   path = TUNED / f'{pathlib.Path(data).stem}.json'
   if tuned and path.exists():
@@ -142,7 +181,7 @@ def known(data: str, model: str, tuned: bool = True) -> dict[str, Any]:
     named = content.get('data', {}).get('name', data)
     same_kind = named.endswith('.toml') == data.endswith('.toml')
     chosen = content['chosen'] if same_kind else {}
-    nearest = [model, plain + GATED, plain] if model != plain else [plain]
+    nearest = [label, model, *([plain + GATED] if is_gated else []), plain]
     values.update(next((chosen[m] for m in nearest if m in chosen), {}))
   return values
 
@@ -171,7 +210,8 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
     )
   is_searched = values['method'] != 'base'
   main = f'{model}+{values["method"]}' if is_searched else model
-  known_values = known(data, main, values['tuned'])
+  label = values['label']
+  known_values = known(data, main, values['tuned'], label)
   given = values['model_options']
   for key in ('dim', 'hidden', 'norm', 'dropout'):
     if not has(model, key) and given[key] is not None:
@@ -183,17 +223,28 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
   values['base_options'] = _options(given, plain, values)
   train = values['train']
   values['train'] = _filled(train, known_values)
-  models = {'lr': 'lr', 'base': model, 'all': model + GATED, 'random': main}
+  models = {'lr': 'lr', 'base': model, 'all': model + GATED, 'uniform': model}
   values['control_train'] = {
-    control: _filled(train, known(data, models[control], values['tuned']))
+    control: _filled(
+      train,
+      known(
+        data,
+        models.get(control, main),
+        values['tuned'],
+        None if control in models else label,
+      ),
+    )
     for control in values.get('controls', ())
-    if control in models
   }
   if 'search' in values:
-    supernet = known(data, model + GATED, values['tuned'])
-    searched = supernet.pop('search')
+    is_gated = values['method'] in _GATED_METHODS
+    supernet = known_values
+    if is_gated:
+      supernet = known(data, model + GATED, values['tuned'])
+    searched = supernet['search'].get(values['method'], _SEARCH)
     search = _filled(values['search'], searched)
-    search['train'] = _filled(_filled(search['train'], searched), supernet)
+    if 'train' in search:
+      search['train'] = _filled(_filled(search['train'], searched), supernet)
     values['search'] = search
   return values
 
@@ -246,3 +297,28 @@ def training(
   return settings_lib.Settings(
     **(values['train'] | overrides), parallel=parallel
   )
+
+
+def changes(old: dict[str, Any], new: dict[str, Any]) -> str:
+  """What differs between two resolved configs, for a message; '' for nothing.
+
+  A key that one of them lacks counts as None: what a config has come to offer
+  since changes no run.
+
+  Args:
+    old: as config.json holds it.
+    new: the same.
+  """
+  old, new = _flat(old), _flat(new)
+  changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+  shown = [f'{k} is {old.get(k)!r}, now {new.get(k)!r}' for k in changed[:5]]
+  shown += [f'{len(changed) - 5} more'] if len(changed) > 5 else []
+  return '; '.join(shown)
+
+
+def _flat(values: Any, prefix: str = '') -> dict[str, Any]:
+  """{'train': {'epochs': 2}} -> {'train.epochs': 2}."""
+  if not isinstance(values, dict):
+    return {prefix[:-1]: values}
+  items = [_flat(v, f'{prefix}{key}.') for key, v in values.items()]
+  return {key: value for item in items for key, value in item.items()}

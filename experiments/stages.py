@@ -1,5 +1,8 @@
 """The stages of a run, and the report.json that they amount to."""
 
+from collections.abc import Mapping
+import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -9,28 +12,50 @@ from typing import Any
 
 from absl import logging
 import jax
+import numpy as np
 
 from experiments import methods
 from experiments import settings as settings_lib
 from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
-from jax_autorec import errors, pipeline, spaces
+from jax_autorec import errors, pipeline
 from jax_autorec import report as report_lib
-from jax_autorec.data import planted
-from jax_autorec.search import controls as controls_lib
+from jax_autorec.data import datasets
 
-CONTROLS = {
-  'lr': 'lr',
-  'base': 'base',
-  'all': 'all + bn + gates',
-  'random': 'random subset',
-}
+
+@dataclasses.dataclass(frozen=True)
+class Derived:
+  """What a search, if there was one, arrived at.
+
+  Attributes:
+    architecture: closed.
+    space: what was searched; the same where nothing was.
+    info: 'seconds', 'steps', ... of the search; empty where there was none.
+    trials: of a search by scores.
+  """
+
+  architecture: arch_lib.Architecture
+  space: arch_lib.Architecture
+  info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  trials: tuple[dict[str, Any], ...] = ()
 
 
 def _write_json(path: pathlib.Path, values: Any) -> None:
   partial = path.with_suffix('.partial')
   partial.write_text(json.dumps(values, indent=1) + '\n', 'utf-8')
   os.replace(partial, path)
+
+
+def load_data(
+  values: Mapping[str, Any], data_dir: str, bad_rows: str = 'raise'
+) -> data_lib.Dataset:
+  """The data set that a config names."""
+  options = dict(values['data'])
+  name, max_rows = options.pop('name'), options.pop('max_rows')
+  if name in datasets.GENERATORS:
+    options.setdefault('seed', values['seed'])
+  data = data_lib.load(name, data_dir, bad_rows=bad_rows, **options)
+  return data.head(max_rows) if max_rows else data
 
 
 def run(
@@ -43,59 +68,64 @@ def run(
   last: str,
   command: str,
   machine: str,
+  page: bool = True,
 ) -> None:
   """Runs the stages up to `last`; prints where the report is.
 
-  A run that has its report is not run again: the page alone is made anew.
+  A run that has its report is not run again: the page alone is made anew,
+  unless none is asked for.
   """
+
+  def show():
+    made = report_lib.write(workdir) if page else workdir / 'report.json'
+    print(f'Report: {made}')
+
   if last in ('evaluate', 'all') and (workdir / 'report.json').exists():
-    print(f'Report: {report_lib.write(workdir)}')
+    show()
     return
   _check(values)
   start = time.monotonic()
-  options = dict(values['data'])
-  name, max_rows = options.pop('name'), options.pop('max_rows')
-  if name in planted.PRESETS:
-    options.setdefault('seed', values['seed'])
-  data = data_lib.load(name, data_dir, bad_rows=bad_rows, **options)
-  if max_rows:
-    data = data.head(max_rows)
+  data = load_data(values, data_dir, bad_rows)
+  _check_labels(data)
   values = settings_lib.fit_batch_size(values, data.train.num_rows)
   settings = settings_lib.training(values, parallel)
-  seconds = {'prepare': time.monotonic() - start, 'search': 0.0}
+  seconds = {'prepare': time.monotonic() - start}
   logging.info(
     '%s: %d / %d / %d rows, %d fields',
-    name,
+    values['data']['name'],
     data.train.num_rows,
     data.valid.num_rows,
     data.test.num_rows,
     len(data.schema.fields),
   )
-  base_options = settings_lib.given(values['base_options'])
-  base = spaces.build(values['model'], data.schema, **base_options)
-  found = None
-  if values['method'] == 'base':
-    architecture = base
-    architecture.save(workdir)
-  else:
-    found = search(values, data, parallel, workdir)
-    seconds['search'] = found.info['seconds']
-    if last == 'search':
-      print(f'Searched: {workdir}')
-      return
-    architecture = pipeline.derive(found)
-    architecture.save(workdir)
+  method, task = methods.METHODS[values['method']], make_task(values, data)
+  if last == 'search' and method.selectors:
+    _search(method, task, values, parallel, workdir)
+    print(f'Searched: {workdir}')
+    return
+  derived = derive(values, data, parallel, workdir)
+  architecture = derived.architecture
+  architecture.save(workdir)
+  seconds['search'] = derived.info.get('seconds', 0.0)
   if last in ('search', 'derive'):
     print(f'Derived: {workdir / "architecture.json"}')
     return
   plans = {'retrain': (architecture, settings)}
   for control in values.get('controls', ()):
-    plans[f'control:{CONTROLS[control]}'] = _control(
-      control, values, data, parallel, base, found, architecture
+    plans[f'control:{settings_lib.CONTROLS[control]}'] = (
+      method.control(
+        control,
+        _base_task(task, values) if control == 'base' else task,
+        derived.space,
+        architecture,
+      ),
+      settings_lib.training(
+        values, parallel, **values['control_train'].get(control, {})
+      ),
     )
   models = {}
   for stage, (plan, plan_settings) in plans.items():
-    models[stage] = pipeline.retrain(
+    trained = pipeline.retrain(
       plan,
       data,
       plan_settings,
@@ -103,26 +133,45 @@ def run(
       workdir=workdir,
       stage=stage,
     )
+    # What is evaluated, saved and reported is what would be served.
+    models[stage] = pipeline.pack(trained)
     logging.info('%s: valid %s', stage, _short(models[stage].valid))
   seconds['retrain'] = models['retrain'].info['seconds']
   if last == 'retrain':
     print(f'Retrained: {workdir}')
     return
   tests = _evaluate(models, data, settings, workdir)
-  report = _report(values, data, models, tests, found, architecture)
+  model_path = pipeline.save(models['retrain'], workdir / 'model')
+  report = _report(values, data, models, tests, derived)
+  report['bytes']['model'] = model_path.stat().st_size
   others = [m.info['seconds'] for s, m in models.items() if s != 'retrain']
   report['seconds'] = seconds | {'controls': sum(others)}
   report['command'], report['machine'] = command, machine
   _write_json(workdir / 'report.json', report)
-  path = report_lib.write(workdir)
   for stage, test in tests.items():
     logging.info('%s: test %s', stage, _short(test))
-  print(f'Report: {path}')
+  show()
+
+
+def _check_labels(data: data_lib.Dataset) -> None:
+  """Refuses splits that no AUC can be computed on, before anything is trained.
+
+  Raises:
+    DataError: where all labels of a split are the same.
+  """
+  for name in ('train', 'valid', 'test'):
+    labels = getattr(data, name).labels
+    if not len(labels) or labels.min() == labels.max():
+      value = f'All are {labels[0]:g}' if len(labels) else 'There are none'
+      raise errors.DataError(
+        f'The {name} split of {len(labels)} rows needs labels of both classes. '
+        f'{value}: take another split or seed, or more rows (data.max_rows).'
+      )
 
 
 def _check(values: dict[str, Any]) -> None:
   """Refuses names before the data is prepared for them."""
-  known = ('base', *methods.METHODS)
+  known = tuple(methods.METHODS)
   if values['method'] not in known:
     raise errors.ConfigError(
       f'No method {values["method"]!r}; the methods are: {", ".join(known)}.'
@@ -135,77 +184,132 @@ def _check(values: dict[str, Any]) -> None:
       f'--config=experiments/configs/base.py:{values["data"]["name"]}.'
     )
   for control in controls:
-    if control not in CONTROLS:
-      raise errors.ConfigError(
-        f'No control {control!r}; the controls are: {", ".join(CONTROLS)}.'
-        + errors.nearest(control, CONTROLS)
-      )
+    methods.METHODS[values['method']].check_control(control)
 
 
 def _short(metrics):
   return f'AUC {metrics["auc"]:.5f}, logloss {metrics["logloss"]:.5f}'
 
 
-def search(
-  values: dict[str, Any],
-  data: data_lib.Dataset,
-  parallel: str,
-  workdir: pathlib.Path | None,
-) -> pipeline.Found:
-  """The search that a resolved config describes."""
-  method = methods.METHODS[values['method']]
-  search_options = values['search']
-  space = method.space(
-    data.schema,
+def make_task(
+  values: Mapping[str, Any], data: data_lib.Dataset
+) -> methods.Task:
+  """What a resolved config asks of its method."""
+  options = values.get('search', {})
+  steps_per_epoch = -(-data.train.num_rows // values['train']['batch_size'])
+  steps = max(
+    (options.get('epochs') or 0) * steps_per_epoch,
+    options.get('min_steps') or 0,
+  )
+  return methods.Task(
+    data,
     values['model'],
     settings_lib.given(values['model_options']),
-    search_options,
+    options,
+    steps,
+    steps_per_epoch,
+    values['seed'],
   )
-  settings = settings_lib.training(values, parallel, **search_options['train'])
-  steps_per_epoch = -(-data.train.num_rows // settings.batch_size)
-  num_steps = max(
-    search_options['epochs'] * steps_per_epoch,
-    search_options['min_steps'] or 0,
-  )
+
+
+def _base_task(task, values):
+  """The plain model has options of its own."""
+  options = settings_lib.given(values['base_options'])
+  return dataclasses.replace(task, options=options)
+
+
+def _search(method, task, values, parallel, workdir) -> pipeline.Found:
+  """The search by gradients of a method that has one."""
   return pipeline.run_search(
-    space,
-    method.selectors(search_options, num_steps),
-    data,
-    settings,
-    num_steps=num_steps,
-    seed=values['seed'],
+    method.space(task),
+    method.selectors(task),
+    task.data,
+    settings_lib.training(values, parallel, **task.search['train']),
+    num_steps=task.steps,
+    seed=task.seed,
     workdir=workdir,
   )
 
 
-def _control(control, values, data, parallel, base, found, architecture):
-  """Architecture and settings of a control."""
-  overrides = values['control_train'].get(control, {})
-  settings = settings_lib.training(values, parallel, **overrides)
-  if control == 'base':
-    return base, settings
-  if control == 'lr':
-    return spaces.lr(data.schema), settings
-  if control == 'all':
-    return controls_lib.keep_all(found.space), settings
-  random = controls_lib.random_subset(found.space, architecture, values['seed'])
-  return random, settings
+def derive(
+  values: Mapping[str, Any],
+  data: data_lib.Dataset,
+  parallel: str,
+  workdir: pathlib.Path | None,
+) -> Derived:
+  """Runs what a resolved config searches; settles every choice.
+
+  Args:
+    values: resolved, with batch sizes filled in.
+    data: the test split is not read.
+    parallel: how steps use the devices.
+    workdir: where checkpoints go; None keeps all in memory.
+  """
+  method, task = methods.METHODS[values['method']], make_task(values, data)
+  if method.population:
+    scored = pipeline.run_population(
+      method.population(task),
+      data,
+      settings_lib.training(values, parallel),
+      seed=task.seed,
+      workdir=workdir,
+    )
+    space = method.space(task)
+    return Derived(scored.architecture, space, scored.info, scored.trials)
+  if method.selectors:
+    found = _search(method, task, values, parallel, workdir)
+    architecture = pipeline.derive(found, data, values['train']['batch_size'])
+    return Derived(architecture, found.space, found.info)
+  architecture = method.space(task)
+  return Derived(architecture, architecture)
 
 
 def _evaluate(models, data, settings, workdir):
-  """Test metrics of every model; the test split is read here, once."""
+  """Test metrics of every model; the test split is read here, once.
+
+  What the result predicts is kept, to be compared with other runs.
+  """
   path = workdir / 'evaluation.json'
   if path.exists():
     return json.loads(path.read_text('utf-8'))
-  tests = {
-    stage: pipeline.evaluate(model, data.test, settings.batch_size)
-    for stage, model in models.items()
-  }
+  tests = {}
+  for stage, model in models.items():
+    logits = pipeline.predictions(model, data.test, settings.batch_size)
+    tests[stage] = pipeline.measure(data.test, logits)
+    if stage == 'retrain':
+      _write_predictions(workdir / 'predictions.npz', data.test, logits)
   _write_json(path, tests)
   return tests
 
 
-def _report(values, data, models, tests, found, architecture):
+def _write_predictions(path, split, logits):
+  """Logits float32 [R], labels uint8 [R] and weights, if rows have any."""
+  labels = np.asarray(split.labels, np.uint8)
+  arrays = {'logits': logits, 'labels': labels}
+  if split.weights is not None:
+    arrays['weights'] = np.asarray(split.weights)
+  # Runs of equal fingerprint are of the same rows, in the same order.
+  rows = hashlib.sha256(np.ascontiguousarray(split.ids))
+  for array in (np.asarray(split.numeric), labels):
+    rows.update(np.ascontiguousarray(array))
+  partial = path.with_suffix('.partial.npz')
+  np.savez_compressed(partial, rows=rows.hexdigest(), **arrays)
+  os.replace(partial, path)
+
+
+def _size(model: pipeline.Model) -> dict[str, Any]:
+  """What a model holds, and what training it took."""
+  architecture = model.architecture
+  return {
+    'embedding_params': architecture.embedding_params,
+    'first_order_params': architecture.first_order_params,
+    'ep_total': architecture.ep_total,
+    'total_params': model.total_params,
+    'bytes': dict(model.info['bytes']),
+  }
+
+
+def _report(values, data, models, tests, derived):
   model = models['retrain']
   report = {
     'method': values['method'],
@@ -219,20 +323,15 @@ def _report(values, data, models, tests, found, architecture):
       stage.removeprefix('control:'): {
         'test': tests[stage],
         'valid': control.valid,
-        'embedding_params': control.architecture.embedding_params,
-        'total_params': control.total_params,
+        **_size(control),
         'seconds': control.info['seconds'],
         'examples_per_second': control.info['examples_per_second'],
-        'bytes': control.info['bytes'],
       }
       for stage, control in models.items()
       if stage != 'retrain'
     },
-    'architecture': architecture.to_dict(),
-    'embedding_params': architecture.embedding_params,
-    'ep_total': architecture.embedding_params + architecture.projection_params,
-    'total_params': model.total_params,
-    'bytes': model.info['bytes'],
+    'architecture': derived.architecture.to_dict(),
+    **_size(model),
     'examples_per_second': model.info['examples_per_second'],
     'rows': dict(data.counts),
     'splits': {
@@ -246,26 +345,40 @@ def _report(values, data, models, tests, found, architecture):
     }
     | {'device': jax.devices()[0].device_kind},
   }
-  if found is not None:
-    kept = _terms(architecture)
+  space, architecture = derived.space, derived.architecture
+  if 'code_entropy' in model.info:
+    report['code_entropy'] = dict(model.info['code_entropy'])
+  if derived.info:
     report['search'] = {
-      'kept': len(kept),
-      'of': len(_terms(found.space)),
-      'steps': found.info['steps'],
-      'examples_per_second': found.info['examples_per_second'],
+      'embedding_params': space.embedding_params,
+      **{k: v for k, v in derived.info.items() if k != 'valid'},
     }
+    if _terms(space, is_open=True):
+      report['search'] |= {
+        'kept': len(_terms(architecture)),
+        'of': len(_terms(space)),
+      }
+    if derived.trials:
+      keys = ('trial', 'valid', 'embedding_params', 'seconds')
+      report['search']['trials'] = [
+        {key: trial[key] for key in keys} for trial in derived.trials
+      ]
   if data.truth:
     report['truth'] = {'pairs': data.truth['pairs']}
     report['bayes'] = {'test': data.truth['test']}
-    if found is not None:
-      report['recovered'] = _recovered(found.space, architecture, data.truth)
+    if _terms(space, is_open=True):
+      report['recovered'] = _recovered(space, architecture, data.truth)
   return report
 
 
-def _terms(architecture: arch_lib.Architecture) -> set[tuple[str, ...]]:
+def _terms(
+  architecture: arch_lib.Architecture, is_open: bool = False
+) -> set[tuple[str, ...]]:
+  """All products, or those whose gates are open."""
   return {
     term
     for plan in architecture.interactions
+    if not is_open or getattr(plan, 'gates', None) == 'open'
     for term in getattr(plan, 'terms', ())
   }
 

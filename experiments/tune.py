@@ -142,11 +142,11 @@ def main(argv: list[str]) -> None:
       )
   from experiments import stages
   from jax_autorec import data as data_lib
-  from jax_autorec import pipeline
+  from jax_autorec.data import datasets
 
   options = dict(values['data'])
   name, max_rows = options.pop('name'), options.pop('max_rows')
-  if name.startswith('planted'):
+  if name in datasets.GENERATORS:
     options['seed'] = values['seed']
   data = data_lib.load(name, _DATA_DIR.value, **options)
   if max_rows:
@@ -162,7 +162,7 @@ def main(argv: list[str]) -> None:
     resolved = settings_lib.fit_batch_size(
       settings_lib.resolve(_CONFIG.value), data.train.num_rows
     )
-    return pipeline.derive(stages.search(resolved, data, 'none', None))
+    return stages.derive(resolved, data, 'none', None).architecture
 
   cells = [(model, cell) for model in _MODELS.value for cell in _grid(model)]
   todo = [

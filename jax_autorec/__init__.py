@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from jax_autorec import (
+    comparison,
     data,
     errors,
     metrics,
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
     Model,
     derive,
     evaluate,
+    pack,
     predict,
     retrain,
+    run_population,
     run_search,
   )
   from jax_autorec.schema import Field, Schema
@@ -49,6 +52,7 @@ __all__ = [
   'Model',
   'Schema',
   'Settings',
+  'comparison',
   'data',
   'derive',
   'errors',
@@ -56,9 +60,11 @@ __all__ = [
   'metrics',
   'nn',
   'optim',
+  'pack',
   'predict',
   'report',
   'retrain',
+  'run_population',
   'run_search',
   'search',
   'spaces',
@@ -74,8 +80,10 @@ _HOME = {
   'Settings': 'train.settings',
   'derive': 'pipeline',
   'evaluate': 'pipeline',
+  'pack': 'pipeline',
   'predict': 'pipeline',
   'retrain': 'pipeline',
+  'run_population': 'pipeline',
   'run_search': 'pipeline',
 }
 

@@ -143,7 +143,8 @@ class Architecture:
     choice: what is open about the vectors of the categorical fields, if
       anything is.
     arrays: what plans need beyond plain values: '{field}.remap' and so on,
-      see `FieldPlan`. 'initial/{table}' is where training starts.
+      see `FieldPlan` and `Quantizer`. 'initial/{table}' is where training
+      starts.
   """
 
   fields: tuple[FieldPlan, ...]
@@ -159,6 +160,7 @@ class Architecture:
   def __post_init__(self):
     fields_lib.check(self.projection, PROJECTIONS, 'Projection')
     self._check_widths()
+    self._check_quantizers()
     index = self.field_index
     names = [plan.name for plan in self.interactions]
     if len(set(names)) < len(names):
@@ -204,6 +206,26 @@ class Architecture:
       raise errors.ConfigError(
         f'The common width is {self.dim}, less than the largest dim {largest}.'
       )
+
+  def _check_quantizers(self):
+    plans = [plan for plan in self.categorical if plan.quantizer]
+    if not plans:
+      return
+    if self.choice is not None or 'order3' in self.views:
+      raise errors.ConfigError(
+        'Quantised fields have neither open widths nor products of order 3.'
+      )
+    if len({plan.quantizer.packed for plan in plans}) > 1:
+      raise errors.ConfigError(
+        'Some quantised fields are packed, some are not.'
+      )
+    for plan in plans:
+      codes = self.arrays.get(f'{plan.name}.codes')
+      if codes is not None and codes.nbytes != plan.quantizer.code_bytes:
+        raise errors.ConfigError(
+          f'The codes of field {plan.name!r} have {codes.nbytes} bytes; '
+          f'expected {plan.quantizer.code_bytes}.'
+        )
 
   @property
   def field_index(self) -> dict[str, int]:
@@ -254,6 +276,8 @@ class Architecture:
       groups |= {key: in_view[key] for key in sorted(in_view)}
     names = {'': '{view}_dim_{dim}', 'factor': '{view}_factor_dim_{dim}'}
     names |= {'first_order': 'first_order', 'sparse': '{view}_sparse'}
+    stacks = self.codebooks
+    names |= {stack: f'{{view}}_queries_{stack}' for stack in stacks}
     return tuple(
       TablePlan(
         name=names[role].format(view=view, dim=dim),
@@ -261,8 +285,34 @@ class Architecture:
         dim=dim,
         parts=tuple(parts),
         mean=1.0 if role == 'factor' else 0.0,
+        codebooks=role if role in stacks else '',
       )
       for (dim, role, view), parts in groups.items()
+    )
+
+  @property
+  def codebooks(self) -> dict[str, tuple[FieldPlan, ...]]:
+    """Name -> the quantised fields whose codebooks are of one shape."""
+    stacks: dict[str, tuple[FieldPlan, ...]] = {}
+    for plan in self.categorical if 'main' in self.views else ():
+      if plan.quantizer:
+        stack = plan.quantizer.stack(plan.dim)
+        stacks[stack] = (*stacks.get(stack, ()), plan)
+    return stacks
+
+  @property
+  def packed(self) -> 'Architecture':
+    """With codes in place of queries; the arrays of codes are still to come."""
+    return dataclasses.replace(
+      self,
+      fields=tuple(
+        dataclasses.replace(
+          plan, quantizer=dataclasses.replace(plan.quantizer, packed=True)
+        )
+        if plan.quantizer
+        else plan
+        for plan in self.fields
+      ),
     )
 
   @property
@@ -291,12 +341,28 @@ class Architecture:
   @property
   def index_bytes(self) -> int:
     """Bytes of permutations, patterns and codes that look-ups need."""
-    return sum(array.nbytes for array in self.constants.values())
+    codes = sum(
+      plan.quantizer.code_bytes
+      for plans in self.codebooks.values()
+      for plan in plans
+      if plan.quantizer.packed and f'{plan.name}.codes' not in self.arrays
+    )
+    return codes + sum(array.nbytes for array in self.constants.values())
+
+  @property
+  def codebook_params(self) -> int:
+    """Entries of the codebooks of quantised fields."""
+    return sum(
+      plan.quantizer.codebook_params(plan.dim)
+      for plans in self.codebooks.values()
+      for plan in plans
+    )
 
   @property
   def ep_total(self) -> float:
     """`embedding_params` and all else that vectors need, in float32 entries."""
-    extra = self.projection_params + self.index_bytes / 4
+    extra = self.projection_params + self.codebook_params
+    extra += self.index_bytes / 4
     return self.embedding_params + extra
 
   @property
@@ -449,6 +515,11 @@ def _parts(
     return [(1, 'first_order', fields_lib.Part(plan, whole))]
   if plan.num_values:
     return [(1, 'sparse', fields_lib.Part(plan, None))]
+  if plan.quantizer:
+    if plan.quantizer.packed:
+      return []
+    stack = plan.quantizer.stack(plan.dim)
+    return [(plan.dim, stack, fields_lib.Part(plan, plan.all_pieces[0]))]
   parts = []
   for place, piece in enumerate(plan.all_pieces):
     is_factor = plan.combine == 'product' and place > 0

@@ -17,6 +17,10 @@ COMBINES = ('sum', 'product')
 TABLES = ('shared', 'separate')
 TRANSFORMS = ('linear', 'zero_pad')
 SHARINGS = ('field', 'shared')
+BLOCK_MODES = ('single', 'multi')
+BLOCK_COMBINES = ('project', 'concatenate')
+QUANTIZERS = ('sx', 'vq')
+_MAX_CENTROIDS = 2**16
 
 
 def check(value: Any, allowed: Sequence[Any], what: str) -> None:
@@ -70,6 +74,100 @@ class Piece:
 
 
 @dataclasses.dataclass(frozen=True)
+class Tier:
+  """A range of a field's ids whose codes have one width.
+
+  Attributes:
+    stop: the id after the last; the first is where the tier before it stops.
+    centroids: its ids choose among so many, the first of the codebook: a power
+      of two from 2 to 65536, so that no bit of a code is wasted.
+  """
+
+  stop: int
+  centroids: int
+
+  def __post_init__(self):
+    size = self.centroids
+    if not 2 <= size <= _MAX_CENTROIDS or size & (size - 1):
+      raise errors.ConfigError(
+        f'{size} centroids; expected a power of two from 2 to {_MAX_CENTROIDS}.'
+      )
+
+  @property
+  def bits(self) -> int:
+    """Bits of one code."""
+    return self.centroids.bit_length() - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantizer:
+  """Vectors out of codebooks: one centroid per group of columns.
+
+  In training an id has a row like any other, the query, and the nearest
+  centroids take its place (`nn.quantizers.Codebooks`). Packed, queries are
+  gone: the array '{field}.codes' uint8 [code_bytes] holds, tier by tier, each
+  from a whole byte on, the numbers of every id's centroids, first id and group
+  first, most significant bit first.
+
+  Attributes:
+    kind: 'sx': queries are compared with keys, by their product, and replaced
+      by values; 'vq': with the values themselves, by distance.
+    groups: of equally many neighbouring columns, each with a code.
+    tiers: by rising id, with no more centroids than the tier before.
+    shared: whether all groups have one codebook.
+    packed: whether codes have taken the place of queries.
+  """
+
+  kind: str
+  groups: int
+  tiers: tuple[Tier, ...]
+  shared: bool = False
+  packed: bool = False
+
+  def __post_init__(self):
+    check(self.kind, QUANTIZERS, 'Kind of a quantizer')
+    tiers = tuple(
+      Tier(**tier) if isinstance(tier, dict) else tier for tier in self.tiers
+    )
+    object.__setattr__(self, 'tiers', tiers)
+    stops = [0] + [tier.stop for tier in tiers]
+    sizes = [tier.centroids for tier in tiers]
+    if (
+      not tiers
+      or stops != sorted(set(stops))
+      or sizes != sorted(sizes, reverse=True)
+    ):
+      raise errors.ConfigError(
+        f'Tiers stop at ids {stops[1:]} and have {sizes} centroids; expected '
+        'at least one, with rising ids and no rise in centroids.'
+      )
+
+  @property
+  def centroids(self) -> int:
+    """Of a codebook."""
+    return self.tiers[0].centroids
+
+  @property
+  def code_bytes(self) -> int:
+    """Bytes of the packed codes."""
+    total, start = 0, 0
+    for tier in self.tiers:
+      total += -(-(tier.stop - start) * self.groups * tier.bits // 8)
+      start = tier.stop
+    return total
+
+  def codebook_params(self, dim: int) -> int:
+    """Entries of the codebooks of vectors of width `dim`."""
+    values = self.centroids * (dim // self.groups if self.shared else dim)
+    return values * (2 if self.kind == 'sx' and not self.packed else 1)
+
+  def stack(self, dim: int) -> str:
+    """Names the codebooks: those of one shape lie in one array."""
+    shared = '_shared' if self.shared else ''
+    return f'{self.kind}_{self.groups}x{self.centroids}{shared}_dim_{dim}'
+
+
+@dataclasses.dataclass(frozen=True)
 class FieldPlan:
   """How one input field becomes vectors.
 
@@ -90,6 +188,8 @@ class FieldPlan:
       for a dense one. Row i holds the columns that are set in the bits
       '{name}.bits' uint8 [vocab_size, ceil(dim / 8)], most significant first,
       from entry '{name}.starts' int32 [vocab_size] on.
+    quantizer: how vectors are made of codebooks; None for plain rows. The
+      first-order weights of ids are never quantised.
   """
 
   name: str
@@ -102,6 +202,7 @@ class FieldPlan:
   combine: str = 'sum'
   remap: bool = False
   num_values: int = 0
+  quantizer: Quantizer | None = None
 
   def __post_init__(self):
     check(self.kind, schema_lib.KINDS, f'Kind of field {self.name!r}')
@@ -123,6 +224,24 @@ class FieldPlan:
       raise errors.ConfigError(
         f'Field {self.name!r} is sparse and has pieces or a permutation; '
         'expected one of them.'
+      )
+    if self.quantizer is not None:
+      self._check_quantizer()
+
+  def _check_quantizer(self):
+    if isinstance(self.quantizer, dict):
+      object.__setattr__(self, 'quantizer', Quantizer(**self.quantizer))
+    stop, groups = self.quantizer.tiers[-1].stop, self.quantizer.groups
+    if stop != self.vocab_size or groups < 1 or self.dim % groups:
+      raise errors.ConfigError(
+        f'The quantizer of field {self.name!r} has {groups} groups and tiers '
+        f'up to id {stop}; the field has width {self.dim}, which groups must '
+        f'divide, and {self.vocab_size} ids.'
+      )
+    if self.num_values or self.pieces is not None or self.remap:
+      raise errors.ConfigError(
+        f'Field {self.name!r} is quantised and has pieces, a permutation or a '
+        'sparse table; expected a whole row per id.'
       )
 
   def _check_pieces(self):
@@ -208,6 +327,7 @@ class TablePlan:
     dim: row width.
     parts: whose rows they are, in row order.
     mean: what fresh rows are spread around: 1 for factors of a product.
+    codebooks: name of the codebooks that its rows are queries of, or ''.
   """
 
   name: str
@@ -215,6 +335,7 @@ class TablePlan:
   dim: int
   parts: tuple[Part, ...]
   mean: float = 0.0
+  codebooks: str = ''
 
   @property
   def num_rows(self) -> int:
@@ -282,5 +403,146 @@ class MixedDims:
     return tuple(sum(self.dims[:n]) for n in range(len(self.dims)))
 
 
-FieldChoice = MixedDims
-CHOICES = {cls.kind: cls for cls in (MixedDims,)}
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+  """Open: every categorical field keeps some blocks of its table.
+
+  (Joglekar et al., KDD 2020.) A table [vocab_size, width], ids by falling
+  frequency, is cut into blocks. Of each block of columns a field keeps the
+  rows of its first so many blocks of rows, or none.
+
+  Attributes:
+    rows: per categorical field, the id after the last of each of its blocks
+      of rows, increasing; the last is the vocabulary's size. Fields may have
+      different numbers of them.
+    columns: widths of the blocks of columns; their sum is the width.
+    mode: 'single': as many rows of each of the first so many blocks of columns
+      (single-size embedding); 'multi': rows of each block of columns for
+      itself (multi-size embedding).
+    prefix: of 'multi': whether a block of columns keeps no more rows than the
+      one before it. Else an id can have later columns without earlier ones.
+    combine: 'project': the field's vector is the sum of linear maps of the
+      blocks of columns, without offset; 'concatenate': the blocks side by
+      side, zeros where one is not kept.
+    shared_row: whether the ids that a kept block of columns has no rows of
+      read one row there that they share, in place of zeros.
+  """
+
+  kind: ClassVar[str] = 'blocks'
+  rows: tuple[tuple[int, ...], ...]
+  columns: tuple[int, ...]
+  mode: str = 'multi'
+  prefix: bool = False
+  combine: str = 'project'
+  shared_row: bool = False
+
+  def __post_init__(self):
+    rows = tuple(tuple(int(end) for end in ends) for ends in self.rows)
+    object.__setattr__(self, 'rows', rows)
+    object.__setattr__(self, 'columns', tuple(self.columns))
+    check(self.mode, BLOCK_MODES, 'Mode of blocks')
+    check(self.combine, BLOCK_COMBINES, 'Combination of blocks')
+    if not self.columns or min(self.columns) < 1:
+      raise errors.ConfigError(
+        f'Blocks of columns are {self.columns}; expected widths of at least 1.'
+      )
+    for ends in rows:
+      if not ends or ends[0] < 1 or list(ends) != sorted(set(ends)):
+        raise errors.ConfigError(
+          f'Blocks of rows end at {ends}; expected increasing ids.'
+        )
+
+  @property
+  def width(self) -> int:
+    """Width of what the model sees."""
+    return sum(self.columns)
+
+  @property
+  def table_dim(self) -> int:
+    """Width of the rows of the tables."""
+    return self.width
+
+  @property
+  def first_columns(self) -> tuple[int, ...]:
+    """Where each block of columns begins in a row."""
+    return tuple(sum(self.columns[:t]) for t in range(len(self.columns)))
+
+  @property
+  def is_projected(self) -> bool:
+    """Whether blocks are mapped: a single one has the right width already."""
+    return self.combine == 'project' and len(self.columns) > 1
+
+  def entries(self, field: int, column: int, kept: int) -> int:
+    """What a field's block of columns takes with its first `kept` rows.
+
+    The entries of its rows, its linear map and its shared row (which is kept
+    as the map gives it); nothing without rows.
+    """
+    if not kept:
+      return 0
+    dim, is_cut = self.columns[column], kept < self.rows[field][-1]
+    extra = self.is_projected * dim * self.width
+    if self.shared_row and is_cut:
+      extra += self.width if self.is_projected else dim
+    return kept * dim + extra
+
+  @property
+  def all_entries(self) -> int:
+    """What all blocks of all fields take."""
+    return sum(
+      self.entries(field, column, ends[-1])
+      for field, ends in enumerate(self.rows)
+      for column in range(len(self.columns))
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ColumnMask:
+  """Open: every column of a group of ids has a factor.
+
+  Attributes:
+    dim: width of rows and field vectors.
+    starts: per categorical field the first ids of its groups, increasing from
+      0; a field that is not divided has the one group (0,).
+  """
+
+  kind: ClassVar[str] = 'column_mask'
+  transform: ClassVar[str] = 'linear'
+  dim: int
+  starts: tuple[tuple[int, ...], ...]
+
+  def __post_init__(self):
+    starts = tuple(tuple(own) for own in self.starts)
+    object.__setattr__(self, 'starts', starts)
+    _check_dim(self.dim, 'a column mask')
+    for own in starts:
+      if not own or own[0] != 0 or list(own) != sorted(set(own)):
+        raise errors.ConfigError(
+          f'Groups of ids start at {own}; expected increasing ids from 0 on.'
+        )
+
+  @property
+  def width(self) -> int:
+    """Width of what the model sees."""
+    return self.dim
+
+  @property
+  def table_dim(self) -> int:
+    """Width of the rows of the tables."""
+    return self.dim
+
+  @property
+  def num_groups(self) -> int:
+    """Of all fields together."""
+    return sum(len(own) for own in self.starts)
+
+
+def _check_dim(dim, what):
+  if not isinstance(dim, int) or dim < 1:
+    raise errors.ConfigError(
+      f'The width of {what} is {dim!r}; expected an integer of at least 1.'
+    )
+
+
+FieldChoice = MixedDims | Blocks | ColumnMask
+CHOICES = {cls.kind: cls for cls in (MixedDims, Blocks, ColumnMask)}

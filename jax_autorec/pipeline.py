@@ -6,10 +6,15 @@ and continues from its checkpoints when it is called again.
 
 from collections.abc import Mapping
 import dataclasses
+import json
 import os
 import pathlib
+import shutil
+import time
 from typing import Any
+import zipfile
 
+from absl import logging
 import jax
 import numpy as np
 
@@ -18,6 +23,7 @@ from jax_autorec import errors
 from jax_autorec import metrics as metrics_lib
 from jax_autorec.data import batches as batches_lib
 from jax_autorec.data import dataset as dataset_lib
+from jax_autorec.nn import embeddings, quantizers
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base, supernet
 from jax_autorec.train import checkpoints as checkpoints_lib
@@ -40,7 +46,8 @@ class Model:
     tables: table name -> [R, D].
     batch_stats: running statistics.
     valid: metrics on the validation split of the chosen weights.
-    info: 'seconds', 'steps', 'best_step', 'examples_per_second', 'bytes'.
+    info: 'seconds', 'steps', 'best_step', 'examples_per_second', 'bytes'; of a
+      packed model also 'code_entropy'.
   """
 
   architecture: arch_lib.Architecture
@@ -64,13 +71,93 @@ class Found:
     space: the open architecture.
     selectors: slot -> selector.
     state: final state of the search.
-    info: 'seconds', 'steps', 'examples_per_second', 'valid'.
+    info: 'seconds', 'steps', 'examples_per_second', 'bytes'.
   """
 
   space: arch_lib.Architecture
   selectors: Mapping[str, base.Selector]
   state: supernet.SearchState
   info: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+  """A finished search of a population.
+
+  Attributes:
+    architecture: the one that was settled on.
+    trials: of every proposal its 'valid' metrics, 'embedding_params',
+      'seconds', 'steps' and 'architecture'.
+    info: 'seconds' and 'steps' of all together.
+  """
+
+  architecture: arch_lib.Architecture
+  trials: tuple[dict[str, Any], ...]
+  info: Mapping[str, Any]
+
+
+def save(model: Model, directory: str | os.PathLike[str]) -> pathlib.Path:
+  """Writes a model into a directory: its architecture and `weights.npz`.
+
+  Only what the model needs: no state of an optimiser, nothing of a search.
+
+  Args:
+    model: of `retrain`.
+    directory: made where it is missing.
+
+  Returns:
+    The path of the weights.
+  """
+  model.architecture.save(directory)
+  path = pathlib.Path(directory) / 'weights.npz'
+  partial = path.with_name('weights.partial.npz')
+  np.savez(
+    partial,
+    **{
+      f'{part}/{name}': np.asarray(leaf)
+      for part in _PARTS
+      for name, leaf in _named(getattr(model, part))
+    },
+  )
+  os.replace(partial, path)
+  return path
+
+
+def load(directory: str | os.PathLike[str]) -> Model:
+  """Reads a model that `save` wrote; it knows its weights alone.
+
+  Raises:
+    ConfigError: where there is none, or its architecture does not fit.
+    CheckpointError: for weights that cannot be read.
+  """
+  architecture = arch_lib.Architecture.load(directory)
+  path = pathlib.Path(directory) / 'weights.npz'
+  parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+  try:
+    with np.load(path) as file:
+      for name in file.files:
+        part, *parents, last = name.split('/')
+        node = parts[part]
+        for parent in parents:
+          node = node.setdefault(parent, {})
+        node[last] = jax.numpy.asarray(file[name])
+  except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    raise errors.CheckpointError(
+      f'{path} cannot be read as the weights of a model: {error}.'
+    ) from error
+  return Model(architecture, **parts, valid={}, info={})
+
+
+_PARTS = ('params', 'tables', 'batch_stats')
+
+
+def _named(tree: PyTree) -> list[tuple[str, Any]]:
+  """Leaves of nested dictionaries with their paths, 'a/b/c'."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return [
+    (jax.tree_util.keystr(path, simple=True, separator='/'), leaf)
+    for path, leaf in leaves
+  ]
 
 
 def predict(
@@ -105,12 +192,15 @@ def predict(
   )
 
 
+def _in_order(split, batch_size):
+  """All rows of a split, in their order and batches."""
+  source = batches_lib.Batches(split, batch_size, shuffle=False)
+  return (source.batch(0, step) for step in range(source.steps_per_epoch))
+
+
 def _logits(apply, split, batch_size):
   """Logits float32 [R] of all rows of a split, in their order."""
-  source = batches_lib.Batches(split, batch_size, shuffle=False)
-  logits = [
-    apply(source.batch(0, step)) for step in range(source.steps_per_epoch)
-  ]
+  logits = [apply(batch) for batch in _in_order(split, batch_size)]
   return np.concatenate(jax.device_get(logits))[: split.num_rows]
 
 
@@ -122,16 +212,19 @@ def evaluate(
   Call it on the test split once, for the final model: choices are made on the
   validation split.
   """
-  logits = predict(
-    model.architecture,
-    (model.params, model.tables, model.batch_stats),
-    split,
-    batch_size,
-  )
-  return _metrics(split, logits)
+  return measure(split, predictions(model, split, batch_size))
 
 
-def _metrics(split, logits):
+def predictions(
+  model: Model, split: dataset_lib.Split, batch_size: int = 4096
+) -> np.ndarray:
+  """Logits float32 [R] of a model, for `measure`; read the test split once."""
+  variables = (model.params, model.tables, model.batch_stats)
+  return predict(model.architecture, variables, split, batch_size)
+
+
+def measure(split: dataset_lib.Split, logits: np.ndarray) -> dict[str, float]:
+  """Exact metrics of logits [R] on the rows of a split."""
   return metrics_lib.evaluate_logits(
     np.asarray(split.labels), logits, split.weights, split.groups
   )
@@ -145,7 +238,6 @@ def _checkpoints(workdir, stage, architecture, data, settings, seed):
   """Where a stage is saved, and what a saved one must share with it."""
   if workdir is None:
     return checkpoints_lib.InMemory()
-  safe = ''.join(c if c.isalnum() else '_' for c in stage)
   identity = {
     'architecture': architecture.to_dict(),
     'data': [data.fingerprint, data.train.num_rows, data.valid.num_rows],
@@ -154,9 +246,12 @@ def _checkpoints(workdir, stage, architecture, data, settings, seed):
   }
   for name in _FREE_SETTINGS:
     del identity[name]
-  return checkpoints_lib.Checkpoints(
-    pathlib.Path(workdir) / 'checkpoints' / safe, identity
-  )
+  return checkpoints_lib.Checkpoints(_stage_directory(workdir, stage), identity)
+
+
+def _stage_directory(workdir, stage):
+  safe = ''.join(c if c.isalnum() else '_' for c in stage)
+  return pathlib.Path(workdir) / 'checkpoints' / safe
 
 
 def _schedule(settings, source, num_steps=None):
@@ -248,7 +343,11 @@ def retrain(
       settings.batch_size,
       compiled=compiled,
     )
-    return _metrics(data.valid, logits)
+    return measure(data.valid, logits)
+
+  def observe(state):
+    stats = state.batch_stats[model_lib.EMBEDDINGS]
+    return {'code_entropy': embeddings.usage_entropy(architecture, stats)}
 
   checkpoints = _checkpoints(workdir, stage, architecture, data, settings, seed)
   records = records_lib.Records(workdir)
@@ -264,6 +363,7 @@ def retrain(
       evaluate=evaluate_valid,
       checkpoints=checkpoints,
       records=records,
+      observe=observe if architecture.codebooks else None,
     )
     if position.best_step != position.step:
       state, _ = checkpoints.restore_step(position.best_step, state)
@@ -284,6 +384,70 @@ def retrain(
     position.best_metrics,
     info,
   )
+
+
+def pack(model: Model) -> Model:
+  """The model with the codes of quantised fields in place of their queries.
+
+  The whole vocabulary is encoded, block by block, as an evaluation chooses
+  (running moments), rather than the ids that were seen as a batch chose.
+  Evaluations of the two models are equal.
+
+  Args:
+    model: of `retrain`; one without queries comes back as it is.
+
+  Returns:
+    The packed model. In its info 'code_entropy' says per field how evenly the
+    vocabulary uses the centroids, and 'bytes' has, beside those of the
+    training, 'packed_tables', 'codebooks' and 'codes'.
+  """
+  architecture = model.architecture
+  queries = [table for table in architecture.tables if table.codebooks]
+  if not queries:
+    return model
+  arrays, evenness = dict(architecture.arrays), {}
+  params = dict(model.params[model_lib.EMBEDDINGS])
+  stats = dict(model.batch_stats[model_lib.EMBEDDINGS])
+  tables, codebooks = dict(model.tables), {}
+  for table in queries:
+    stack = table.codebooks
+    module = quantizers.Codebooks(architecture.codebooks[stack])
+    variables = {'params': params[stack], 'batch_stats': stats.pop(stack)}
+    rows, start = tables.pop(table.name), 0
+    for place, plan in enumerate(module.plans):
+      own = rows[start : start + plan.vocab_size]
+      start += plan.vocab_size
+      arrays[f'{plan.name}.codes'], evenness[plan.name] = (
+        quantizers.encode_field(module, variables, own, place)
+      )
+    params[stack] = codebooks[stack] = {'values': params[stack]['values']}
+  arrays = {
+    name: array
+    for name, array in arrays.items()
+    if name.removeprefix(arch_lib.INITIAL) in tables
+    or not name.startswith(arch_lib.INITIAL)
+  }
+  architecture = dataclasses.replace(architecture.packed, arrays=arrays)
+  sizes = {
+    **model.info['bytes'],
+    'packed_tables': array_bytes(tables),
+    'codebooks': array_bytes(codebooks),
+    'codes': architecture.index_bytes,
+  }
+  return dataclasses.replace(
+    model,
+    architecture=architecture,
+    params={**model.params, model_lib.EMBEDDINGS: params},
+    tables=tables,
+    batch_stats=_without_empty(
+      {**model.batch_stats, model_lib.EMBEDDINGS: stats}
+    ),
+    info={**model.info, 'bytes': sizes, 'code_entropy': evenness},
+  )
+
+
+def _without_empty(tree):
+  return {name: node for name, node in tree.items() if node}
 
 
 def run_search(
@@ -345,7 +509,7 @@ def run_search(
     logits = _logits(
       lambda batch: compiled(state, batch), data.valid, settings.batch_size
     )
-    return _metrics(data.valid, logits)
+    return measure(data.valid, logits)
 
   checkpoints = _checkpoints(workdir, 'search', space, data, settings, seed)
   records = records_lib.Records(workdir)
@@ -354,6 +518,10 @@ def run_search(
     for plan in space.interactions
     if getattr(plan, 'gates', None) == 'open'
   }
+  about = {'kind': 'gate_names', 'names': names}
+  if space.choice is not None:
+    about['field_names'] = [plan.name for plan in space.categorical]
+    about['choice'] = dataclasses.asdict(space.choice)
   try:
     state, position = loop.fit(
       program,
@@ -367,17 +535,98 @@ def run_search(
       checkpoints=checkpoints,
       records=records,
       observe=lambda state: supernet.recorded(state, selectors),
-      about={
-        'kind': 'gate_names',
-        'names': names,
-        **supernet.recorded(state, selectors),
-      },
+      about=about | supernet.recorded(state, selectors),
     )
   finally:
     records.close()
     checkpoints.close()
   info = _info(position, settings.batch_size)
+  info['bytes'] = {
+    'tables': array_bytes(state.train.tables),
+    'optimizer': array_bytes(
+      (state.train.dense_optimizer, state.train.table_optimizer)
+    ),
+  }
   return Found(space, dict(selectors), state, info)
+
+
+def run_population(
+  population: base.Population,
+  data: dataset_lib.Dataset,
+  settings: settings_lib.Settings | None = None,
+  *,
+  seed: int = 0,
+  workdir: Workdir = None,
+) -> Scored:
+  """Trains proposed architectures one after another and keeps their scores.
+
+  Args:
+    population: what proposes them.
+    data: encoded splits; the test split is never read.
+    settings: how each is trained.
+    seed: of every training.
+    workdir: where scores and checkpoints go; a search that was stopped goes on
+      with the proposal that it was at.
+
+  Returns:
+    The architecture that was settled on, and all that were scored.
+  """
+  path = workdir and pathlib.Path(workdir) / 'scored.jsonl'
+  lines = []
+  if path and path.exists():
+    # A kill can leave half a line, of a score that is then taken again.
+    whole = path.read_text('utf-8').split('\n')[:-1]
+    lines = [json.loads(line) for line in whole]
+    path.write_text(''.join(f'{line}\n' for line in whole), 'utf-8')
+  scored, start = [], time.monotonic()
+  while (proposal := population.ask(scored)) is not None:
+    number = len(scored)
+    if number == len(lines):
+      model = retrain(
+        proposal,
+        data,
+        settings,
+        seed=seed,
+        workdir=workdir,
+        stage=f'trial {number + 1}',
+      )
+      line = {
+        'trial': number + 1,
+        'valid': dict(model.valid),
+        'embedding_params': proposal.embedding_params,
+        'seconds': model.info['seconds'],
+        'steps': model.info['steps'],
+        'architecture': proposal.to_dict(),
+      }
+      lines.append(line)
+      if path:
+        with open(path, 'a', encoding='utf-8') as file:
+          file.write(json.dumps(line) + '\n')
+        shutil.rmtree(_stage_directory(workdir, f'trial {number + 1}'))
+      logging.info(
+        'Trial %d: valid AUC %.5f, %d embedding parameters; %.0f s in all',
+        number + 1,
+        line['valid']['auc'],
+        proposal.embedding_params,
+        time.monotonic() - start,
+      )
+    elif lines[number]['architecture'] != json.loads(
+      json.dumps(proposal.to_dict())
+    ):
+      raise errors.CheckpointError(
+        f'{path} holds the trials of another search. Give another --workdir, '
+        'or delete that one.'
+      )
+    line = lines[number]
+    scored.append(base.Scored(proposal, line['valid'], line['seconds']))
+  return Scored(
+    population.derive(scored),
+    tuple(lines),
+    {
+      'seconds': sum(line['seconds'] for line in lines),
+      'steps': sum(line['steps'] for line in lines),
+    },
+  )
 
 
 def derive(
@@ -404,6 +653,14 @@ def derive(
       data.valid,
       batch_size,
     )
-    return _metrics(data.valid, logits)
+    return measure(data.valid, logits)
 
-  return supernet.derive(found.state, found.selectors, found.space, evaluate)
+  slope = jax.jit(supernet.make_gradient(model, found.selectors))
+
+  def gradients(choices):
+    for batch in _in_order(data.valid, batch_size):
+      yield jax.device_get(slope(choices, found.state, batch))
+
+  return supernet.derive(
+    found.state, found.selectors, found.space, evaluate, gradients
+  )

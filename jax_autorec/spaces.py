@@ -1,9 +1,12 @@
 """Known models as architectures, closed or with open choices."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
 import itertools
+import math
+
+import numpy as np
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
@@ -99,6 +102,134 @@ def open_dims(
   return _open(architecture, choice)
 
 
+def open_blocks(
+  architecture: arch_lib.Architecture,
+  rows: Sequence[float],
+  columns: Sequence[int],
+  *,
+  frequencies: Mapping[str, np.ndarray] | None = None,
+  mode: str = 'multi',
+  prefix: bool = False,
+  combine: str = 'project',
+  shared_row: bool = False,
+) -> arch_lib.Architecture:
+  """Leaves it to a search which blocks every categorical table keeps.
+
+  Args:
+    architecture: a closed one of equal widths; its width does not matter.
+    rows: shares of the blocks of rows, most frequent ids first; they sum to 1.
+      Of a field with few values some are empty, and left out. The reserved ids
+      (missing, unknown) belong to the first block.
+    columns: widths of the blocks of columns.
+    frequencies: field name -> train counts per id [vocab_size]: shares are of
+      occurrences. None: shares are of the values.
+    mode: see `fields.Blocks`.
+    prefix: see `fields.Blocks`.
+    combine: see `fields.Blocks`.
+    shared_row: see `fields.Blocks`.
+
+  Raises:
+    ConfigError: for shares that are not above 0 or do not sum to 1.
+  """
+  if not rows or min(rows) <= 0 or not np.isclose(sum(rows), 1):
+    raise errors.ConfigError(
+      f'Shares of the blocks of rows are {tuple(rows)}; expected numbers above '
+      '0 that sum to 1.'
+    )
+  ends = tuple(
+    _row_ends(plan, rows, frequencies and frequencies[plan.name])
+    for plan in architecture.categorical
+  )
+  choice = fields_lib.Blocks(ends, columns, mode, prefix, combine, shared_row)
+  return _open(architecture, choice)
+
+
+def _row_ends(plan, shares, counts):
+  """The id after the last of each block of rows of a field."""
+  first = schema_lib.FIRST_VALUE_ID
+  num_values = plan.vocab_size - first
+  if num_values < 2:
+    return (plan.vocab_size,)
+  if counts is None:
+    counts = np.ones(plan.vocab_size)
+  seen = np.cumsum(counts[first:], dtype=np.float64)
+  # Sums of shares that should meet a count exactly miss it by rounding.
+  wanted = np.cumsum(shares)[:-1] * seen[-1] * (1 - 1e-9)
+  inner = first + 1 + np.searchsorted(seen, wanted)
+  return tuple(np.unique([*inner, plan.vocab_size]).tolist())
+
+
+def with_blocks(
+  architecture: arch_lib.Architecture, kept: Sequence[Sequence[int]]
+) -> arch_lib.Architecture:
+  """The architecture with its blocks settled: each is a table of its own.
+
+  Side by side, blocks of columns with equal rows are one.
+
+  Args:
+    architecture: with open blocks.
+    kept: [F][T], how many rows each categorical field keeps of each block of
+      columns.
+  """
+  choice = architecture.choice
+  pieces = {
+    plan.name: _kept_pieces(choice, plan.vocab_size, own)
+    for plan, own in zip(architecture.categorical, kept, strict=True)
+  }
+  fields = tuple(
+    dataclasses.replace(plan, pieces=pieces.get(plan.name))
+    for plan in architecture.fields
+  )
+  return dataclasses.replace(
+    architecture,
+    fields=fields,
+    choice=None,
+    width=choice.width,
+    projection='linear' if choice.is_projected else 'zero_pad',
+  )
+
+
+def _kept_pieces(choice, vocab_size, kept):
+  """Pieces of a field that keeps `kept` rows of its blocks of columns."""
+  blocks: list[tuple[int, int, int]] = []
+  for first, dim, rows in zip(choice.first_columns, choice.columns, kept):
+    if blocks and blocks[-1][2] == rows and not choice.is_projected:
+      first, dim = blocks[-1][0], blocks.pop()[1] + dim
+    blocks.append((first, dim, int(rows)))
+  pieces = []
+  for first, dim, rows in blocks:
+    if not rows:
+      continue
+    pieces.append(fields_lib.Piece(0, rows, dim, first))
+    if choice.shared_row and rows < vocab_size:
+      if choice.is_projected:
+        # Its map would be larger than what the map makes of it.
+        first, dim = 0, choice.width
+      rest = vocab_size - rows
+      pieces.append(fields_lib.Piece(rows, vocab_size, dim, first, rest))
+  return tuple(pieces)
+
+
+def open_columns(
+  architecture: arch_lib.Architecture, num_groups: int = 1
+) -> arch_lib.Architecture:
+  """Gives every column of every field, or of groups of its ids, a factor.
+
+  Args:
+    architecture: a closed one of equal widths.
+    num_groups: groups of ids of a field, of equal size, in the order of its
+      ids: that of their frequency; a field of fewer ids has as many groups.
+  """
+  if num_groups < 1:
+    raise errors.ConfigError(f'{num_groups} groups; expected at least 1.')
+  starts = []
+  for plan in architecture.categorical:
+    count = min(num_groups, plan.vocab_size)
+    starts.append([plan.vocab_size * i // count for i in range(count)])
+  choice = fields_lib.ColumnMask(architecture.dim, starts)
+  return _open(architecture, choice)
+
+
 def _open(architecture, choice):
   """The architecture with something open about its categorical fields."""
   fields = tuple(
@@ -109,6 +240,146 @@ def _open(architecture, choice):
     for plan in architecture.fields
   )
   return dataclasses.replace(architecture, fields=fields, choice=choice)
+
+
+def with_dims(
+  architecture: arch_lib.Architecture, dims: Sequence[int]
+) -> arch_lib.Architecture:
+  """The architecture with widths settled; vectors meet at the widest candidate.
+
+  Args:
+    architecture: with an open choice of widths.
+    dims: one per categorical field; 0 for a field without vectors.
+  """
+  widths = dict(zip([plan.name for plan in architecture.categorical], dims))
+  fields = []
+  for plan in architecture.fields:
+    dim = int(widths.get(plan.name, plan.dim))
+    without = {} if dim else {'pieces': ()}
+    fields.append(dataclasses.replace(plan, dim=max(dim, 1), **without))
+  choice = architecture.choice
+  return dataclasses.replace(
+    architecture,
+    fields=tuple(fields),
+    choice=None,
+    width=choice.width,
+    projection=choice.transform,
+  )
+
+
+def quantize(
+  architecture: arch_lib.Architecture,
+  kind: str,
+  groups: int,
+  tiers: Sequence[tuple[float, int]],
+  *,
+  shared: bool = False,
+  fields: Sequence[str] | None = None,
+) -> arch_lib.Architecture:
+  """Makes the vectors of categorical fields of codebooks.
+
+  Ids have to be numbered by falling frequency in the train split, as those of
+  data sets are, where there is more than one tier.
+
+  Args:
+    architecture: closed, of plain rows.
+    kind: 'sx' or 'vq', see `fields.Quantizer`.
+    groups: codes per id; they divide the width of the vectors.
+    tiers: (share of ids, centroids), most frequent ids first; shares add up to
+      1. One for DPQ, several for MGQE.
+    shared: whether all groups of a field have one codebook.
+    fields: whose vectors; None for those whose codes and codebook take less
+      room than their rows, while the others keep plain rows.
+
+  Raises:
+    ConfigError: where no field would be smaller.
+  """
+  shares = [share for share, _ in tiers]
+  if not tiers or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+    raise errors.ConfigError(
+      f'Tiers have the shares {shares}; expected positive ones that add up '
+      'to 1.'
+    )
+  plans = []
+  for plan in architecture.fields:
+    if plan.kind == 'categorical' and (fields is None or plan.name in fields):
+      quantizer = fields_lib.Quantizer(
+        kind, groups, _stops(plan.vocab_size, tiers), shared, packed=True
+      )
+      size = quantizer.code_bytes / 4 + quantizer.codebook_params(plan.dim)
+      if fields is not None or size < plan.vocab_size * plan.dim:
+        quantizer = dataclasses.replace(quantizer, packed=False)
+        plan = dataclasses.replace(plan, quantizer=quantizer)
+    plans.append(plan)
+  if all(plan.quantizer is None for plan in plans):
+    centroids = [size for _, size in tiers]
+    raise errors.ConfigError(
+      f'No field takes less room with {groups} codes of {centroids} centroids '
+      'than with plain rows: give fewer, or name the fields.'
+    )
+  return dataclasses.replace(architecture, fields=tuple(plans))
+
+
+def _stops(vocab_size, tiers):
+  """Shares of ids, rounded up, as ranges; empty ones are left out."""
+  stops, total = [], 0.0
+  for share, centroids in tiers:
+    total += share
+    # A share such as .1 + .2 is a little more than it says.
+    stop = min(vocab_size, math.ceil(total * vocab_size - 1e-6))
+    stop = vocab_size if len(stops) + 1 == len(tiers) else stop
+    stops.append((stop, centroids))
+  starts = [0] + [stop for stop, _ in stops]
+  return tuple(
+    fields_lib.Tier(stop, centroids)
+    for start, (stop, centroids) in zip(starts, stops)
+    if stop > start
+  )
+
+
+def quantize_within(
+  architecture: arch_lib.Architecture,
+  kind: str,
+  groups: int,
+  shares: Sequence[float],
+  max_params: float,
+  *,
+  shared: bool = False,
+) -> arch_lib.Architecture:
+  """The largest `quantize` of a budget: chooses the centroids of every tier.
+
+  Args:
+    architecture: closed, of plain rows.
+    kind: 'sx' or 'vq'.
+    groups: codes per id.
+    shares: of ids, per tier, most frequent first.
+    max_params: bound on `ep_total` of the packed model, in float32 entries. It
+      is filled as far as powers of two allow, and not beyond the largest model
+      that is smaller than plain rows.
+    shared: whether all groups of a field have one codebook.
+
+  Raises:
+    ConfigError: where nothing is small enough; says what is needed.
+  """
+  largest = max(plan.vocab_size for plan in architecture.categorical)
+  sizes = [2**n for n in range(16, 0, -1) if 2**n < 2 * largest]
+  best, least = None, math.inf
+  for centroids in itertools.combinations_with_replacement(sizes, len(shares)):
+    tiers = list(zip(shares, centroids))
+    try:
+      found = quantize(architecture, kind, groups, tiers, shared=shared)
+    except errors.ConfigError:
+      continue  # No field is smaller with so many.
+    size = found.packed.ep_total
+    least = min(least, size)
+    if size <= max_params and (best is None or size > best[0]):
+      best = size, found
+  if best is None:
+    raise errors.ConfigError(
+      f'A budget of {max_params} entries; the smallest model with {groups} '
+      f'codes per id has {least}: raise the budget, or give fewer groups.'
+    )
+  return best[1]
 
 
 def lr(

@@ -87,5 +87,29 @@ class SpacesTest(parameterized.TestCase):
       spaces.build('deepmf', _SCHEMA)
 
 
+class OpenTest(absltest.TestCase):
+  def test_groups_of_columns_are_even_and_no_more_than_ids(self):
+    schema = schema_lib.Schema(
+      (
+        schema_lib.Field('a', vocab_size=10),
+        schema_lib.Field('b', vocab_size=2),
+      )
+    )
+    space = spaces.open_columns(spaces.fm(schema, dim=3), 4)
+    self.assertEqual(space.choice.starts, ((0, 2, 5, 7), (0, 1)))
+    self.assertEqual(space.choice.num_groups, 6)
+    self.assertTrue(space.is_open)
+    with self.assertRaisesRegex(errors.ConfigError, '0 groups'):
+      spaces.open_columns(spaces.fm(schema), 0)
+
+  def test_a_field_of_width_0_has_no_rows_and_no_map(self):
+    space = spaces.open_columns(spaces.fm(_SCHEMA, dim=3))
+    closed = spaces.with_dims(space, [0, 3, 2, 0])
+    self.assertEqual(closed.embedding_params, 9 * 5 + 4 * 9)
+    self.assertEqual(closed.projection_params, 2 * 3)
+    self.assertEqual(closed.dim, 3)
+    self.assertFalse(closed.is_open)
+
+
 if __name__ == '__main__':
   absltest.main()

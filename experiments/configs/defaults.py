@@ -32,6 +32,9 @@ def config(argument: str | None, method: str) -> config_dict.ConfigDict:
   result.seed = 2021
   result.tiny = tiny
   result.model = 'fm'
+  # Names a variant of a method, whose tuned values are its own ('fm+fde8');
+  # MODEL+METHOD where it is left out.
+  result.label = unset(str)
   # Whether values that `experiments.tune` chose go before the protocol's.
   result.tuned = True
   result.data = config_dict.ConfigDict(

@@ -74,7 +74,8 @@ class Dataset:
     directory: of the store that it lies in, for `store.read_encoder`; None for
       what is in memory alone.
     truth: what a generator knows: 'test' -> Bayes-optimal 'auc', 'logloss';
-      'pairs' -> the planted pairs, by name. Empty for real data.
+      'pairs' -> the planted pairs, by name; more where its docstring says so
+      (`planted.generate`, `planted_fields.generate`). Empty for real data.
   """
 
   name: str

@@ -11,7 +11,7 @@ from absl import logging
 
 from jax_autorec import errors
 from jax_autorec.data import dataset as dataset_lib
-from jax_autorec.data import ingest, planted, store
+from jax_autorec.data import ingest, planted, planted_fields, readers, store
 from jax_autorec.data import progress as progress_lib
 from jax_autorec.data import source as source_lib
 
@@ -46,10 +46,22 @@ def _find_or_prepared(name: str, data_dir: str, folders, *names: str) -> str:
     return _find(data_dir, folders, *names)
   except errors.DataError:
     stores = pathlib.Path(data_dir).glob(f'{_STORES}/{name}-*')
-    by_age = sorted(stores, key=lambda path: path.stat().st_mtime)
-    if not by_age:
+    whole = [path for path in stores if (path / 'manifest.json').exists()]
+    if not whole:
       raise
-    return store.read_manifest(by_age[-1])['inputs'][0]['path']
+    newest = max(whole, key=lambda path: path.stat().st_mtime)
+    return store.read_manifest(newest)['inputs'][0]['path']
+
+
+def _uncompressed(path: str) -> str:
+  """A path without .gz or .zst."""
+  return path.removesuffix('.gz').removesuffix('.zst')
+
+
+def _first_word(path: str) -> str:
+  """The first cell of a file of commas."""
+  line = next(readers.text_blocks(path), b'').split(b'\n')[0]
+  return line.decode('utf-8-sig', 'replace').split(',')[0]
 
 
 def _categorical(names, **kwargs):
@@ -59,8 +71,13 @@ def _categorical(names, **kwargs):
 def _libsvm_fields(folder: str, defaults) -> tuple[Column, ...]:
   path = os.path.join(folder, 'fields.json')
   if os.path.exists(path):
-    with open(path, encoding='utf-8') as file:
-      return _categorical(json.load(file))
+    try:
+      with open(path, encoding='utf-8') as file:
+        return _categorical(json.load(file))
+    except (OSError, ValueError, TypeError) as error:
+      raise errors.DataError(
+        f'{path}: {error}; expected the fields in their order, as JSON.'
+      ) from error
   return _categorical(defaults)
 
 
@@ -98,7 +115,7 @@ def frappe(data_dir: str, draw: int = 0) -> source_lib.Source:
     ),
   }
   positive = None
-  if train.split('.gz')[0].endswith('frappe.train.libfm'):
+  if _uncompressed(train).endswith('frappe.train.libfm'):
     positive = ('1', '1.0')  # The other class is -1 there.
   return source_lib.Source(
     'frappe',
@@ -156,7 +173,7 @@ def criteo(
   categories = _CRITEO_CATEGORIES
   if '20fields' in os.path.basename(path):
     categories = ['C6', 'C9', 'C14', 'C17', 'C20', 'C22', 'C23']
-  comma = path.split('.gz')[0].split('.zst')[0].endswith('.csv')
+  comma = _uncompressed(path).endswith('.csv')
   return source_lib.Source(
     'criteo',
     {'all': (path,)},
@@ -209,14 +226,22 @@ def movielens_1m(
   threshold: float = 4.0,
   split_seed: int = 0,
 ) -> source_lib.Source:
-  """MovieLens-1M with user and movie attributes; a rating >= 4 is a like."""
+  """MovieLens-1M with user and movie attributes; a rating >= 4 is a like.
+
+  Not split by time, it is also read from a file without times.
+  """
   folders = ('movielens-1m', 'ml-1m')
+  untimed = ('ratings_all_no_timestamp.dat',) if split != 'time' else ()
   ratings = _find(
     data_dir,
     folders,
     'ratings.dat',
+    *untimed,
     'ratings_users_1_2999.dat',
+    'ratings.csv',
   )
+  is_csv = _uncompressed(ratings).endswith('.csv')
+  is_timed = 'no_timestamp' not in os.path.basename(ratings)
   return source_lib.Source(
     'movielens_1m',
     {'all': (ratings,)},
@@ -226,15 +251,16 @@ def movielens_1m(
     + (Column('genres', separator='|', max_length=6),),
     label='rating',
     label_threshold=threshold,
-    header=('user', 'movie', 'rating', 'timestamp'),
-    delimiter='::',
+    header=('user', 'movie', 'rating') + ('timestamp',) * is_timed,
+    delimiter=',' if is_csv else '::',
+    comment=_first_word(ratings) if is_csv else None,  # Its header.
     quoted=False,
-    time='timestamp',
+    time='timestamp' if is_timed else None,
     group='user',
     derive='movielens_1m',
     side_files=(
-      _find(data_dir, folders, 'users.dat'),
-      _find(data_dir, folders, 'movies.dat'),
+      _find(data_dir, folders, 'users.dat', 'users.csv'),
+      _find(data_dir, folders, 'movies.dat', 'movies.csv'),
     ),
     split=source_lib.SplitRule(split, seed=split_seed),
   )
@@ -301,6 +327,7 @@ def adult(
     # Labels of the test file end in a dot.
     label_positive=('>50K', '>50K.'),
     header=(*_ADULT, 'income'),
+    comment='|',  # The test file begins with a line of it.
     missing=('', '?'),
     strip=True,
     quoted=False,
@@ -343,7 +370,12 @@ SOURCES: dict[str, Callable[..., source_lib.Source]] = {
     avazu,
   )
 }
-NAMES = (*planted.PRESETS, *SOURCES)
+# Name -> (name, **options) -> a data set that needs no files.
+GENERATORS: dict[str, Callable[..., dataset_lib.Dataset]] = {
+  **dict.fromkeys(planted.PRESETS, planted.generate),
+  **dict.fromkeys(planted_fields.PRESETS, planted_fields.generate),
+}
+NAMES = (*GENERATORS, *SOURCES)
 
 
 def options(name: str) -> dict[str, Any]:
@@ -367,14 +399,20 @@ def resolve(name: str, data_dir: str, **options: Any) -> source_lib.Source:
       )
     return source_lib.load_schema_file(name)
   if name not in SOURCES:
+    hint = source_lib.nearest(name, NAMES)
+    if os.path.isfile(name):
+      hint = f' `python -m experiments.prepare --infer={name}` writes one.'
     raise errors.DataError(
       f'No data set {name!r}; the data sets are: {", ".join(NAMES)}, or the '
-      f'path of a schema file (.toml).{source_lib.nearest(name, NAMES)}'
+      f'path of a schema file (.toml).{hint}'
     )
   try:
     return SOURCES[name](data_dir, **options)
   except TypeError as error:
-    raise errors.DataError(f'Options of {name}: {error}.') from error
+    known = ', '.join(inspect.signature(SOURCES[name]).parameters)
+    raise errors.DataError(
+      f'Options of {name}: {error}; there are: {known}.'
+    ) from error
 
 
 def store_root(data_dir: str) -> pathlib.Path:
@@ -382,7 +420,7 @@ def store_root(data_dir: str) -> pathlib.Path:
   inside = pathlib.Path(data_dir) / _STORES
   try:
     # Root may write anywhere; a directory marked read-only is left alone.
-    if inside.parent.exists() and not inside.parent.stat().st_mode & 0o222:
+    if store.is_read_only(inside.parent):
       raise PermissionError
     inside.mkdir(parents=True, exist_ok=True)
     probe = inside / f'.probe{os.getpid()}'
@@ -416,8 +454,8 @@ def load(
   Raises:
     DataError: see `ingest.prepare`; unknown name or option.
   """
-  if name in planted.PRESETS:
-    return planted.generate(name, **options)
+  if name in GENERATORS:
+    return GENERATORS[name](name, **options)
   source = resolve(name, data_dir, **options)
   root = store_root(
     os.path.dirname(name) or '.' if name.endswith('.toml') else data_dir

@@ -64,7 +64,7 @@ class _Provisional:
     width = 0
     for column in self.categorical:
       self.slots[column.name] = slice(width, width := width + column.max_length)
-    self.rows = 0
+    self.rows = self.positives = 0
     self._pool = futures.ThreadPoolExecutor(2)
     self._widths = {
       'codes': ('<i4', width),
@@ -89,10 +89,12 @@ class _Provisional:
     numeric = np.empty((count, len(self.numeric)))
     for i, column in enumerate(self.numeric):
       numeric[:, i] = table[column.name].to_numpy()
+    labels = _labels(source, table)
+    self.positives += int(np.count_nonzero(labels))
     columns = {
       'codes': codes,
       'numeric': numeric,
-      'labels': _labels(source, table),
+      'labels': labels,
       'parts': np.full(count, part),
     }
     if source.weight:
@@ -154,11 +156,25 @@ class _Provisional:
         pass  # A full disk fails on what is still buffered.
 
 
+def _as_typed(texts):
+  """Texts, and what they are where a column holds numbers or truth values.
+
+  A file of Parquet gives 'true' and '1' where a person writes "True" and "1.0".
+  """
+  known = {*texts}
+  for text in texts:
+    if text.lower() in ('true', 'false'):
+      known.add(text.lower())
+    elif readers.is_number(text):
+      known.add(pc.cast(pa.scalar(float(text)), pa.string()).as_py())
+  return sorted(known)
+
+
 def _labels(source, table):
   label = table[source.label]
   if source.label_positive is not None:
     texts = pc.cast(label, pa.string())
-    positive = pa.array(source.label_positive, pa.string())
+    positive = pa.array(_as_typed(source.label_positive), pa.string())
     return pc.is_in(texts, value_set=positive).to_numpy()
   values = label.to_numpy()
   if source.label_threshold is not None:
@@ -333,7 +349,7 @@ def _file_blocks(source):
 def _read_all(source, blocks, rows, writer, bad_rows, report):
   """Reads every block; returns how many rows were read, kept, quarantined."""
   quarantined = read = 0
-  quarantine = None
+  quarantine = first_bad = None
   try:
     for split, block, share in ahead(blocks):
       if block.bad and bad_rows == 'raise':
@@ -349,6 +365,7 @@ def _read_all(source, blocks, rows, writer, bad_rows, report):
         quarantine = open(
           writer.directory / 'quarantine.jsonl', 'w', encoding='utf-8'
         )
+      first_bad = first_bad or next(iter(block.bad), None)
       for bad in block.bad:
         line = {
           'file': os.path.basename(bad.path),
@@ -372,7 +389,15 @@ def _read_all(source, blocks, rows, writer, bad_rows, report):
       '%s: %d of %d rows are quarantined.', source.name, quarantined, read
     )
   if not rows.rows:
-    raise errors.DataError(f'{source.name}: no row could be kept.')
+    raise errors.DataError(
+      f'{source.name}: no row could be kept, of {read}.'
+      + (f' The first of them: {first_bad}' if first_bad else '')
+    )
+  if source.label_positive is not None and not rows.positives:
+    raise errors.DataError(
+      f'{source.name}: no row has a {source.label!r} among label_positive, '
+      f'{list(source.label_positive)}; expected raw values that mean 1.'
+    )
   return {'read': read, 'kept': rows.rows, 'quarantined': quarantined}
 
 
@@ -461,7 +486,7 @@ def _named_rows(source, rows):
         raise errors.DataError(f'{path}: {error}; expected row numbers.') from (
           error
         )
-      if numbers.min() < 0 or numbers.max() >= rows.rows:
+      if len(numbers) and not 0 <= numbers.min() <= numbers.max() < rows.rows:
         raise errors.DataError(
           f'{path} names rows beyond the {rows.rows} that exist.'
         )
@@ -493,7 +518,15 @@ class _Fit:
       train += np.bincount(chunk['splits'], minlength=3)
     for number, split in enumerate(_SPLITS):
       if not train[number]:
-        raise errors.DataError(f'{source.name}: the {split} split has no rows.')
+        raise errors.DataError(
+          f'{source.name}: the {split} split has no rows, of '
+          f'{int(train.sum())} in all; expected some in each. '
+          + (
+            'Give more rows, or larger shares in `split`.'
+            if 'all' in source.files or split == 'valid'
+            else f'Give files for {split}, or all rows as "all".'
+          )
+        )
     self._source, self._rows = source, rows
     self.vocabularies: dict[str, vocabulary_lib.Vocabulary] = {}
     self.numeric: dict[str, encode.NumericMap] = {}

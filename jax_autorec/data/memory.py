@@ -64,6 +64,8 @@ def from_arrays(
       'from_arrays got a validation split but no test split; give both, or '
       'neither to have `train` split.'
     )
+  if train is None:
+    raise errors.DataError('from_arrays got no rows to train on: None.')
   tables = {'all' if test is None else 'train': train}
   tables |= {'valid': valid, 'test': test}
   tables = {

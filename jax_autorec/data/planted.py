@@ -1,15 +1,33 @@
 """Clicks from known field pairs: data whose truth can be recovered."""
 
+from collections.abc import Mapping, Sequence
 import dataclasses
 import hashlib
 import itertools
 import json
+import math
+from typing import Any
 
 import numpy as np
 
 from jax_autorec import errors, metrics
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import dataset as dataset_lib
+
+_LEAST = {
+  'num_rows': 100,
+  'num_fields': 1,
+  'num_pairs': 0,
+  'num_triples': 0,
+  'num_numeric': 0,
+  'min_values': 2,
+  'max_values': 2,
+  'zipf': 0.0,
+  'std': 0.0,
+  'first_order_std': 0.0,
+  'intercept': -np.inf,
+  'seed': 0,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +72,35 @@ class Settings:
   seed: int = 0
 
   def __post_init__(self):
+    for name, least in _LEAST.items():
+      value = getattr(self, name)
+      kind = type(getattr(Settings, name))
+      if not isinstance(value, (int, kind)) or not least <= value < np.inf:
+        raise errors.ConfigError(
+          f'Planted data: {name} is {value!r}; expected {kind.__name__} of at '
+          f'least {least}.'
+        )
+    if not self.widths or not all(
+      isinstance(width, int) and width > 0 for width in self.widths
+    ):
+      raise errors.ConfigError(
+        f'Planted data: widths are {self.widths!r}; expected integers above 0.'
+      )
+    if self.num_triples > math.comb(self.num_fields, 3):
+      raise errors.ConfigError(
+        f'{self.num_triples} planted triples of {self.num_fields} fields; '
+        f'there are {math.comb(self.num_fields, 3)}.'
+      )
     most = self.num_fields * (self.num_fields - 1) // 2
     if not 0 <= self.num_pairs <= most:
       raise errors.ConfigError(
         f'{self.num_pairs} planted pairs of {self.num_fields} fields; there '
         f'are {most}.'
       )
-    if self.num_rows < 100 or not 2 <= self.min_values <= self.max_values:
+    if self.min_values > self.max_values:
       raise errors.ConfigError(
-        f'Planted data of {self.num_rows} rows and {self.min_values} to '
-        f'{self.max_values} values; expected at least 100 rows and 2 values.'
+        f'Planted data of {self.min_values} to {self.max_values} values; '
+        'expected min_values of at most max_values.'
       )
 
 
@@ -105,11 +142,11 @@ def generate(name: str = 'planted', **overrides) -> dataset_lib.Dataset:
   # Vocabularies of real fields spread over orders of magnitude: log-uniform.
   low, high = np.log(settings.min_values), np.log(settings.max_values + 1)
   sizes = np.exp(rng.uniform(low, high, num_fields)).astype(int)
-  shares = [_zipf(size, settings.zipf) for size in sizes]
+  shares = [zipf(size, settings.zipf) for size in sizes]
   values = np.stack([rng.choice(len(p), num_rows, p=p) for p in shares], axis=1)
   logits = np.full(num_rows, settings.intercept)
   for field, share in enumerate(shares):
-    effect = _standard(rng.normal(size=(len(share), 1)), share)
+    effect = standard(rng.normal(size=(len(share), 1)), share)
     logits += settings.first_order_std * effect[values[:, field], 0]
   pairs = _choose(rng, num_fields, 2, settings.num_pairs)
   triples = _choose(rng, num_fields, 3, settings.num_triples)
@@ -125,45 +162,16 @@ def generate(name: str = 'planted', **overrides) -> dataset_lib.Dataset:
     # A step of standard deviation 1 at an even threshold has height 2.
     above = numeric[:, column] > threshold
     logits += settings.std * (above - above.mean()) / above.std()
-  labels = (rng.random(num_rows) < 1 / (1 + np.exp(-logits))).astype(np.float32)
-  ends = [num_rows * 8 // 10, num_rows * 9 // 10, num_rows]
-  train_rows = slice(0, ends[0])
-  ids, vocab_sizes, frequencies = _encode(values, sizes, train_rows)
-  schema = schema_lib.Schema(
-    tuple(
-      schema_lib.Field(field, vocab_size=size)
-      for field, size in zip(names, vocab_sizes)
-    )
-    + tuple(
-      schema_lib.Field(f'number_{i}', kind='numeric')
-      for i in range(settings.num_numeric)
-    )
-  )
-  splits, bayes = {}, {}
-  for split, rows in zip(
-    ('train', 'valid', 'test'),
-    (train_rows, slice(ends[0], ends[1]), slice(ends[1], ends[2])),
-  ):
-    splits[split] = dataset_lib.Split(
-      ids=np.ascontiguousarray(ids[rows]),
-      numeric=np.ascontiguousarray(numeric[rows], np.float32),
-      missing=np.zeros(numeric[rows].shape, bool),
-      labels=labels[rows],
-    )
-    bayes[split] = {
-      'auc': metrics.auc(labels[rows], logits[rows]),
-      'logloss': metrics.logloss(labels[rows], logits[rows]),
-    }
   planted = {field for term in pairs + triples for field in term}
-  settings_json = json.dumps([name, dataclasses.asdict(settings)])
-  return dataset_lib.Dataset(
-    name=name,
-    schema=schema,
-    **splits,
-    frequencies=dict(zip(names, frequencies)),
-    counts={'read': num_rows, 'kept': num_rows, 'quarantined': 0},
-    fingerprint=hashlib.sha256(settings_json.encode()).hexdigest(),
-    truth={
+  return assemble(
+    name,
+    dataclasses.asdict(settings),
+    values,
+    sizes,
+    numeric,
+    logits,
+    draw_labels(rng, logits),
+    {
       'pairs': [[names[f] for f in term] for term in pairs],
       'triples': [[names[f] for f in term] for term in triples],
       'dims': {
@@ -171,17 +179,103 @@ def generate(name: str = 'planted', **overrides) -> dataset_lib.Dataset:
         for field, name in enumerate(names)
       },
       'numeric': {f'number_{i}': float(t) for i, t in enumerate(thresholds)},
-      **{split: bayes[split] for split in ('valid', 'test')},
     },
   )
 
 
-def _zipf(size: int, exponent: float) -> np.ndarray:
+def draw_labels(rng: np.random.Generator, logits: np.ndarray) -> np.ndarray:
+  """Clicks float32 [R] with the probabilities that logits [R] say."""
+  return (rng.random(len(logits)) < 1 / (1 + np.exp(-logits))).astype(
+    np.float32
+  )
+
+
+def split_rows(num_rows: int) -> dict[str, slice]:
+  """Which rows are whose: 80 / 10 / 10 %."""
+  ends = [0, num_rows * 8 // 10, num_rows * 9 // 10, num_rows]
+  return {
+    split: slice(start, end)
+    for split, start, end in zip(('train', 'valid', 'test'), ends, ends[1:])
+  }
+
+
+def assemble(
+  name: str,
+  settings: Mapping[str, Any],
+  values: np.ndarray,
+  sizes: Sequence[int],
+  numeric: np.ndarray,
+  logits: np.ndarray,
+  labels: np.ndarray,
+  truth: Mapping[str, Any],
+) -> dataset_lib.Dataset:
+  """The data set of generated rows, encoded as raw files would be.
+
+  Args:
+    name: of the data set.
+    settings: JSON values that all of it follows from.
+    values: int [R, F], raw values of the fields 'field_0', ...
+    sizes: per field, the number of values that it could have.
+    numeric: [R, N], of the fields 'number_0', ...
+    logits: [R], the true ones.
+    labels: float32 [R].
+    truth: what is planted; the Bayes-optimal metrics are added.
+  """
+  rows = split_rows(len(labels))
+  ids, vocab_sizes, frequencies = _encode(values, sizes, rows['train'])
+  names = [f'field_{i}' for i in range(values.shape[1])]
+  schema = schema_lib.Schema(
+    tuple(
+      schema_lib.Field(field, vocab_size=size)
+      for field, size in zip(names, vocab_sizes)
+    )
+    + tuple(
+      schema_lib.Field(f'number_{i}', kind='numeric')
+      for i in range(numeric.shape[1])
+    )
+  )
+  splits = {
+    split: dataset_lib.Split(
+      ids=np.ascontiguousarray(ids[own]),
+      numeric=np.ascontiguousarray(numeric[own], np.float32),
+      missing=np.zeros(numeric[own].shape, bool),
+      labels=labels[own],
+    )
+    for split, own in rows.items()
+  }
+  settings_json = json.dumps([name, settings])
+  return dataset_lib.Dataset(
+    name=name,
+    schema=schema,
+    **splits,
+    frequencies=dict(zip(names, frequencies)),
+    counts={'read': len(labels), 'kept': len(labels), 'quarantined': 0},
+    fingerprint=hashlib.sha256(settings_json.encode()).hexdigest(),
+    truth={
+      **truth,
+      **{
+        split: bayes(labels[rows[split]], logits[rows[split]])
+        for split in ('valid', 'test')
+      },
+    },
+  )
+
+
+def bayes(labels: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+  """What the true logits [R] reach on the labels [R]."""
+  return {
+    'auc': metrics.auc(labels, logits),
+    'logloss': metrics.logloss(labels, logits),
+  }
+
+
+def zipf(size: int, exponent: float) -> np.ndarray:
+  """Shares [V] of values, 1 / rank^exponent, that sum to 1."""
   weights = 1 / np.arange(1, size + 1) ** exponent
   return weights / weights.sum()
 
 
-def _standard(vectors: np.ndarray, share: np.ndarray) -> np.ndarray:
+def standard(vectors: np.ndarray, share: np.ndarray) -> np.ndarray:
   """Centres vectors [V, K] and scales each column to variance 1, by share."""
   vectors = vectors - share @ vectors
   return vectors / np.sqrt(share @ vectors**2)
@@ -197,9 +291,7 @@ def _vectors(rng, share, width, num_columns):
   """A field's vectors [V, num_columns], zero beyond its width."""
   vectors = np.zeros((len(share), num_columns))
   columns = min(width, len(share) - 1)
-  vectors[:, :columns] = _standard(
-    rng.normal(size=(len(share), columns)), share
-  )
+  vectors[:, :columns] = standard(rng.normal(size=(len(share), columns)), share)
   return vectors
 
 

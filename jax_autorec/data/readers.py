@@ -6,10 +6,10 @@ one, to name the bad ones or to keep them out.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-import csv
 import dataclasses
 import io
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,16 @@ from jax_autorec.data import source as source_lib
 BLOCK_BYTES = 8 * 2**20
 _PIECE_BYTES = 2**16
 _INT32_MAX = 2**31 - 1
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _COMPRESSIONS = {'.gz': 'gzip', '.zst': 'zstd'}
+_BOM = b'\xef\xbb\xbf'
+_NUMBER = re.compile(
+  r'\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?|nan)\s*',
+  re.ASCII | re.IGNORECASE,
+)
+_INTEGER = re.compile(r'-?\d{1,19}', re.ASCII)
+_BLANK_LINES = re.compile(rb'(?:[ \t\r]*\n)*')
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +140,29 @@ def text_blocks(path: str, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
     yield data
 
 
+def cells(line: str, delimiter: str, quoted: bool) -> list[str] | None:
+  """A line's cells as Arrow reads them; None where a quote stays open.
+
+  The csv module raises on long cells and on lone carriage returns, and takes
+  an open quote for closed at the end of the line.
+  """
+  if not quoted or '"' not in line:
+    return line.split(delimiter)
+  found, place = [], 0
+  while True:
+    text = ''
+    if line.startswith('"', place):
+      match = _QUOTED.match(line, place)
+      if match is None:
+        return None
+      text, place = match[0][1:-1].replace('""', '"'), match.end()
+    end = line.find(delimiter, place)
+    if end < 0:
+      return [*found, text + line[place:]]
+    found.append(text + line[place:end])
+    place = end + len(delimiter)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Parsed:
   """A block's rows before their values are checked.
@@ -210,8 +242,8 @@ class _Lines:
         raise pa.ArrowInvalid('A value is not 1.')
       data = data.replace(b':', b' ')
       delimiter = ' '
-    elif len(delimiter) > 1:
-      data = data.replace(delimiter.encode(), b'\x1f')
+    elif len(delimiter.encode(source.encoding)) > 1:
+      data = data.replace(delimiter.encode(source.encoding), b'\x1f')
       delimiter = '\x1f'
     return pa_csv.read_csv(
       pa.BufferReader(data),
@@ -223,7 +255,7 @@ class _Lines:
       ),
       parse_options=pa_csv.ParseOptions(
         delimiter=delimiter,
-        quote_char='"' if source.quoted and delimiter != ' ' else False,
+        quote_char='"' if source.quoted and not self.is_sparse else False,
       ),
       convert_options=pa_csv.ConvertOptions(
         column_types=self.types,
@@ -234,26 +266,50 @@ class _Lines:
       ),
     )
 
+  def parse_each(
+    self, lines: list[bytes]
+  ) -> tuple[list[pa.Table], list[tuple[int, str]]]:
+    """Tables of the lines that Arrow can parse; places of others, with why."""
+    reason = 'a quote or a line end inside the line; expected whole rows.'
+    try:
+      table = self.parse(b'\n'.join(lines) + b'\n')
+      if len(table) == len(lines):
+        return [table], []
+    except pa.ArrowInvalid as error:
+      reason = f'{error}.'
+    if len(lines) == 1:
+      return [], [(0, reason)]
+    half = len(lines) // 2
+    tables, bad = self.parse_each(lines[:half])
+    more, others = self.parse_each(lines[half:])
+    return tables + more, bad + [(half + i, why) for i, why in others]
+
   def reason(self, line: str) -> str | None:
-    """Why a line is bad, or None where it can be parsed."""
+    """Why a line is bad, or None where it looks as if it can be parsed."""
     source = self.source
-    if source.format == 'delimited':
-      if source.quoted and len(source.delimiter) == 1:
-        cells = next(csv.reader([line], delimiter=source.delimiter), [''])
-      else:
-        cells = line.split(source.delimiter)
+    if '\r' in line:
+      return r'a carriage return; expected lines that end in \n or \r\n.'
+    if self.is_sparse:
+      found = line.replace(':', ' ').split(' ')
     else:
-      cells = line.replace(':', ' ').split(' ')
-    if len(cells) != len(self.names):
-      return f'{len(cells)} columns; expected {len(self.names)}.'
-    for name, cell in zip(self.names, cells):
+      found = cells(line, source.delimiter, source.quoted)
+    if found is None:
+      return (
+        'a quote that is not closed; expected it on the same line '
+        '(`quoted = false`, if quotes mean nothing).'
+      )
+    if len(found) != len(self.names):
+      return f'{len(found)} columns; expected {len(self.names)}.'
+    for name, cell in zip(self.names, found):
       if source.strip:
         cell = cell.strip()
       unread = name not in self.used and not name.startswith('#value:')
       if cell in source.missing or unread:
         continue
-      if name in self.numeric and not _is_number(cell):
-        return f'column {name!r} is {cell!r}; expected a number.'
+      if name in self.numeric and not is_number(cell):
+        return (
+          f'column {name!r} is {cell!r}; expected {_expected(source, name)}.'
+        )
       if name in self.integer and not _is_integer(cell):
         return f'column {name!r} is {cell!r}; expected an integer.'
       if name.startswith('#value:') and cell != '1':
@@ -261,16 +317,19 @@ class _Lines:
     return None
 
 
-def _is_number(cell: str) -> bool:
-  try:
-    float(cell)
-  except ValueError:
-    return False
-  return '_' not in cell
+def _expected(source: source_lib.Source, name: str) -> str:
+  if name == source.label and source.label_threshold is None:
+    return 'a label, 0 or 1 (`label_positive` has other values that mean 1)'
+  return 'a number (`missing` has the texts that mean an empty cell)'
+
+
+def is_number(cell: str) -> bool:
+  """Whether a text is a number, as Arrow reads one."""
+  return _NUMBER.fullmatch(cell) is not None
 
 
 def _is_integer(cell: str) -> bool:
-  return cell.lstrip('-').isdigit() and abs(int(cell)) < 2**63
+  return _INTEGER.fullmatch(cell) is not None and abs(int(cell)) < 2**63
 
 
 def _checked(
@@ -280,7 +339,9 @@ def _checked(
   wrong: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[pa.Table, list[tuple[int, str]]]:
   """The rows whose values are as they should be; the others, with why."""
-  checks = [(name, bad, 'a number') for name, bad in (wrong or {}).items()]
+  checks = [
+    (name, bad, _expected(source, name)) for name, bad in (wrong or {}).items()
+  ]
 
   def add(name, bad, expected):
     bad = np.asarray(bad)
@@ -297,7 +358,8 @@ def _checked(
       values = label.to_numpy()
       add(source.label, ~((values == 0) | (values == 1)), 'a label, 0 or 1')
     if source.weight is not None:
-      values = table[source.weight].to_numpy()
+      with np.errstate(over='ignore', under='ignore'):
+        values = table[source.weight].to_numpy().astype(np.float32)
       add(
         source.weight, ~(np.isfinite(values) & (values > 0)), 'a weight above 0'
       )
@@ -307,6 +369,8 @@ def _checked(
     if column.kind == 'numeric':
       values = table[column.name].to_numpy()
       add(column.name, np.isinf(values), 'a finite number')
+      large = np.abs(values) > _FLOAT32_MAX
+      add(column.name, large, f'a number within {_FLOAT32_MAX:.1e}')
     elif source.format in ('libsvm', 'libffm'):
       values = table[column.name].to_numpy()
       outside = ~((values >= 0) & (values <= _INT32_MAX))
@@ -359,6 +423,7 @@ def read(
     if len(table):
       if derive is not None:
         table = derive(table)
+        _check_names(source, path, table.column_names)
       table = _fill_defaults(source, table)
       table, reasons = _checked(source, table, wrong=block.wrong)
       bad = bad + [
@@ -367,20 +432,25 @@ def read(
       ]
     yield Block(table, sorted(bad, key=lambda row: row.line), block.position)
   if empty:
-    raise errors.DataError(f'{path} is empty.')
+    what = 'has no rows' if os.path.getsize(path) else 'is empty'
+    raise errors.DataError(f'{path} {what}.')
 
 
 def _fill_defaults(source, table):
   for column in source.columns:
-    if column.default is not None:
-      place = table.column_names.index(column.name)
-      filled = pc.fill_null(
-        table[column.name],
-        float(column.default)
-        if column.kind == 'numeric'
-        else str(column.default),
-      )
-      table = table.set_column(place, column.name, filled)
+    if column.default is None:
+      continue
+    place, values = table.column_names.index(column.name), table[column.name]
+    if column.kind == 'numeric':
+      default = float(column.default)
+    elif has_lists(values):
+      values = pc.cast(values, pa.list_(pa.string()))
+      default = pa.scalar([str(column.default)], values.type)
+    else:
+      values = pc.cast(values, pa.string())
+      default = str(column.default)
+    filled = pc.fill_null(values, default)
+    table = table.set_column(place, column.name, filled)
   return table
 
 
@@ -394,32 +464,50 @@ def _read_text(source, path, block_bytes):
       names += [column.name, f'#value:{column.name}']
   lines_lib = None
   for data, first, position in _text_blocks(path, block_bytes):
+    if first == 1:
+      data = data.removeprefix(_BOM)
+    if b'\r' in data:
+      data = data.replace(b'\r\n', b'\n')
     if names is None:
-      head, data = data.split(b'\n', 1)
+      start = _BLANK_LINES.match(data).end()
+      first += data.count(b'\n', 0, start)
+      head, _, data = data[start:].partition(b'\n')
+      if not head:
+        continue
       names = _header(source, path, head)
       first += 1
     if lines_lib is None:
-      _check_names(source, path, names)
+      if not source.derive:  # Derived columns are not there yet.
+        _check_names(source, path, names)
       lines_lib = _Lines(source, names, path)
-    if b'\r\n' in data[:1000]:
-      data = data.replace(b'\r\n', b'\n')
     if not data:
       continue
     yield _parse_block(lines_lib, data, first, position)
 
 
 def _header(source, path, head):
-  text = head.decode(source.encoding).lstrip('\ufeff').rstrip('\r')
-  if len(source.delimiter) > 1:
-    names = text.split(source.delimiter)
-  else:
-    names = next(csv.reader([text], delimiter=source.delimiter), [])
+  try:
+    text = head.decode(source.encoding)
+  except UnicodeDecodeError as error:
+    raise errors.DataError(
+      f'{path}, line 1: not {source.encoding} text; `encoding` says what a '
+      'file is in. Convert it to utf-8 where letters have two bytes each.'
+    ) from error
+  if '\r' in text:
+    raise errors.DataError(
+      f'{path}, line 1: a carriage return; expected lines that end in \\n or '
+      '\\r\\n.'
+    )
+  names = cells(text, source.delimiter, source.quoted)
+  if names is None:
+    raise errors.DataError(
+      f'{path}, line 1: a quote that is not closed; expected a header of one '
+      'line.'
+    )
   return [name.strip() for name in names]
 
 
 def _check_names(source, path, names, labelled=True):
-  if source.derive and labelled:
-    return  # Derived columns are not there yet.
   for name in sorted(_used_names(source, labelled)):
     if name not in names:
       raise errors.DataError(
@@ -431,43 +519,50 @@ def _check_names(source, path, names, labelled=True):
 
 
 def _parse_block(lines_lib, data, first, position) -> _Parsed:
+  source = lines_lib.source
+  encoding, comment = source.encoding, (source.comment or '').encode()
   if lines_lib.is_sparse:
     data = data.replace(b' \n', b'\n')  # As some tools end their lines.
-  encoding = lines_lib.source.encoding
+  # What could make up for a row that is not where its line is.
+  is_plain = b'\r' not in data and not (
+    comment and (data.startswith(comment) or b'\n' + comment in data)
+  )
   try:
-    table = lines_lib.parse(data)
-    if len(table) == data.count(b'\n'):
+    table = lines_lib.parse(data) if is_plain else None
+    if table is not None and len(table) == data.count(b'\n'):
       text = lambda row: data.split(b'\n')[row].decode(encoding, 'replace')
       numbers = first + np.arange(len(table))
       return _stripped(_Parsed(table, numbers, text, [], position), lines_lib)
   except pa.ArrowInvalid:
     pass
-  # Some line is bad, or blank: look at each.
+  # Some line is bad, or no row: look at each.
   good, numbers, bad = [], [], []
+
+  def keep_out(number, raw, reason):
+    text = raw.decode(encoding, 'replace')
+    bad.append(BadRow(lines_lib.path, number, reason, text))
+
   for number, raw in enumerate(data.split(b'\n')[:-1], first):
     if not raw.strip() and len(lines_lib.names) > 1:
       continue  # A blank line is no row, at the end of a file or anywhere.
+    if comment and raw.startswith(comment):
+      continue
     try:
       reason = lines_lib.reason(raw.decode(encoding))
     except UnicodeDecodeError:
-      reason = f'not {encoding} text.'
+      reason = f'not {encoding} text; `encoding` says what a file is in.'
     if reason is None:
       good.append(raw)
       numbers.append(number)
     else:
-      text = raw.decode(encoding, 'replace')
-      bad.append(BadRow(lines_lib.path, number, reason, text))
+      keep_out(number, raw, reason)
+  tables, others = lines_lib.parse_each(good) if good else ([], [])
+  for place, reason in reversed(others):
+    keep_out(numbers.pop(place), good.pop(place), reason)
   text = lambda row: good[row].decode(encoding, 'replace')
-  if not good:
-    return _Parsed(pa.table({}), np.zeros(0, int), text, bad, position)
-  try:
-    table = lines_lib.parse(b'\n'.join(good) + b'\n')
-  except pa.ArrowInvalid as error:
-    raise errors.DataError(
-      f'{lines_lib.path}, lines {numbers[0]} to {numbers[-1]}: {error}.'
-    ) from error
-  parsed = _Parsed(table, np.array(numbers), text, bad, position)
-  return _stripped(parsed, lines_lib)
+  table = pa.concat_tables(tables) if tables else pa.table({})
+  parsed = _Parsed(table, np.array(numbers, int), text, bad, position)
+  return _stripped(parsed, lines_lib) if tables else parsed
 
 
 def _stripped(parsed, lines_lib):
@@ -487,17 +582,24 @@ def _read_parquet(source, path):
   except (pa.ArrowInvalid, OSError) as error:
     raise errors.DataError(f'{path} is not Parquet: {error}.') from error
   names = file.schema_arrow.names
-  _check_names(source, path, names)
+  if not source.derive:
+    _check_names(source, path, names)
   size, done = os.path.getsize(path), 0
   used = names
   if not source.derive:
     used = [name for name in names if name in _used_names(source)]
-  for batch in file.iter_batches(2**16, columns=used):
-    raw = pa.Table.from_batches([batch])
+  batches = file.iter_batches(2**16, columns=used)
+  while True:
     try:
-      table, wrong = _typed(source, raw)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-      raise errors.DataError(f'{path}: {error}.') from error
+      batch = next(batches, None)
+    except (pa.ArrowException, OSError) as error:
+      raise errors.DataError(
+        f'{path} is damaged after row {done}: {error}. Fetch it again.'
+      ) from error
+    if batch is None:
+      return
+    raw = pa.Table.from_batches([batch])
+    table, wrong = _typed(source, raw)
     first = done + 1
     done += len(raw)
     position = size * done // max(file.metadata.num_rows, 1)
@@ -515,32 +617,37 @@ def _typed(source, table, labelled=True):
   """
   columns, wrong = {}, {}
   numeric = _numeric_names(source, labelled)
-  single = {c.name for c in source.columns if c.max_length == 1}
+  several = {c.name for c in source.columns if c.max_length > 1}
   for name in table.column_names:
-    column = _plain(table[name])
-    if has_lists(column):
-      if name in single:
-        raise errors.DataError(
-          f'{source.name}: column {name!r} holds lists; expected a Column of '
-          'it with max_length above 1.'
-        )
-    elif name in numeric:
-      column, bad = _numbers(source, column)
-      if bad.any():
-        wrong[name] = bad
-    elif not pa.types.is_integer(column.type):
-      column = _without_missing(source, pc.cast(column, pa.string()))
+    try:
+      column = plain(table[name])
+      if has_lists(column):
+        if name not in several:
+          raise errors.DataError(
+            f'{source.name}: column {name!r} holds lists; expected a Column of '
+            'it with max_length above 1.'
+          )
+      elif name in numeric:
+        column, bad = _numbers(source, column)
+        if bad.any():
+          wrong[name] = bad
+      elif not pa.types.is_integer(column.type):
+        column = _without_missing(source, pc.cast(column, pa.string()))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+      raise errors.DataError(
+        f'{source.name}: column {name!r} is {table[name].type}: {error}.'
+      ) from error
     columns[name] = column
   return pa.table(columns), wrong
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
   """Without dictionaries, views and NaN, which not all kernels read alike."""
   kind = column.type
   if pa.types.is_dictionary(kind):
     kind = kind.value_type
     chunks = [
-      _plain(pa.chunked_array([chunk.dictionary], kind))
+      plain(pa.chunked_array([chunk.dictionary], kind))
       .combine_chunks()
       .take(chunk.indices)
       for chunk in column.chunks
@@ -548,6 +655,10 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array(chunks, None if chunks else pa.string())
   if pa.types.is_string_view(kind) or pa.types.is_large_string(kind):
     return pc.cast(column, pa.string())
+  if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    return pc.cast(column, pa.string())
+  if pa.types.is_fixed_size_list(kind):
+    return pc.cast(column, pa.list_(kind.value_type))
   if pa.types.is_floating(kind):
     nan = pc.fill_null(pc.is_nan(column), False)
     return pc.if_else(nan, pa.scalar(None, kind), column)
@@ -566,12 +677,12 @@ def _numbers(source, column):
   """Float64, seconds for moments; which cells are no numbers (null then)."""
   bad = np.zeros(len(column), bool)
   if pa.types.is_string(column.type):
-    column = _without_missing(source, column)
+    column = pc.utf8_trim_whitespace(_without_missing(source, column))
     try:
       return pc.cast(column, pa.float64()), bad
     except pa.ArrowInvalid:
       cells = column.to_pylist()
-      bad = np.array([c is not None and not _is_number(c) for c in cells])
+      bad = np.array([c is not None and not is_number(c) for c in cells])
       column = pc.if_else(pa.array(bad), pa.scalar(None, pa.string()), column)
   if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
     micro = pc.cast(pc.cast(column, pa.timestamp('us'), safe=False), pa.int64())
@@ -584,6 +695,15 @@ def has_lists(column: pa.Array | pa.ChunkedArray) -> bool:
   return pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
 
 
+def _as_array(values: Any) -> pa.Array:
+  """An Arrow array; NaN and NaT mean an empty cell, as in pandas."""
+  if isinstance(values, pa.Array | pa.ChunkedArray):
+    return values
+  if hasattr(values, '__jax_array__') or hasattr(values, 'addressable_shards'):
+    values = np.asarray(values)  # A JAX array, which Arrow does not know.
+  return pa.array(values, from_pandas=True)
+
+
 def as_table(rows: Any, what: str) -> pa.Table:
   """An Arrow table of a dict of arrays, a DataFrame or an Arrow table.
 
@@ -594,14 +714,11 @@ def as_table(rows: Any, what: str) -> pa.Table:
     if isinstance(rows, pa.Table):
       return rows
     if isinstance(rows, Mapping):
-      # NaN and NaT mean an empty cell, as in pandas.
-      return pa.table(
-        {k: pa.array(v, from_pandas=True) for k, v in rows.items()}
-      )
+      return pa.table({k: _as_array(v) for k, v in rows.items()})
     if hasattr(rows, '__arrow_c_stream__'):
       return pa.table(rows)
     return pa.Table.from_pandas(rows, preserve_index=False)
-  except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, AttributeError) as e:
+  except (pa.ArrowException, TypeError, ValueError, AttributeError) as e:
     raise errors.DataError(
       f'{what}: {e}; expected a dict of arrays of one length, a DataFrame or '
       'an Arrow table.'
@@ -629,10 +746,7 @@ def from_arrays(
   _check_names(source, source.name, raw.column_names, labelled)
   used = _used_names(source, labelled)
   raw = raw.select([name for name in raw.column_names if name in used])
-  try:
-    table, wrong = _typed(source, raw, labelled)
-  except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-    raise errors.DataError(f'{source.name}: {error}.') from error
+  table, wrong = _typed(source, raw, labelled)
   table = _fill_defaults(source, table)
   checked, bad = _checked(source, table, labelled, wrong)
   return checked, [

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 import difflib
 import glob
+import math
 import os
 import pathlib
 import tomllib
@@ -32,6 +33,41 @@ def _one_of(value, known, what):
       f'{what} is {value!r}; expected one of {", ".join(known)}.'
       + nearest(value, known)
     )
+
+
+def _kinds(kind) -> tuple:
+  """The types that a type or a union of types allows."""
+  return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+
+
+def _fits(value, kind) -> bool:
+  """Whether a value is of a plain type, or of a union of such."""
+  kinds = _kinds(kind)
+  if not {*kinds} <= {str, int, float, bool, types.NoneType}:
+    return True  # Not a plain one.
+  if isinstance(value, bool):
+    return bool in kinds
+  return isinstance(value, (*kinds, int) if float in kinds else kinds)
+
+
+def _check_types(instance, what: str):
+  """Refuses plain attributes of another type than they are declared with."""
+  for field in dataclasses.fields(instance):
+    value = getattr(instance, field.name)
+    if not _fits(value, field.type):
+      kinds = [k for k in _kinds(field.type) if k is not types.NoneType]
+      expected = [kind.__name__ for kind in kinds]
+      raise errors.DataError(
+        f'{what}: {field.name} is {value!r}; expected {" or ".join(expected)}.'
+      )
+
+
+def _check_least(what: str, least: int, **values: int | None):
+  for name, value in values.items():
+    if value is not None and value < least:
+      raise errors.DataError(
+        f'{what}: {name} is {value}; expected at least {least}.'
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +101,50 @@ class Column:
   scaler: str = 'log'
 
   def __post_init__(self):
+    _check_types(self, f'Column {self.name!r}')
     what = f'of column {self.name!r}'
     _one_of(self.kind, schema_lib.KINDS, f'Kind {what}')
     _one_of(self.discretize, DISCRETIZATIONS, f'Discretisation {what}')
     _one_of(self.scaler, SCALERS, f'Scaler {what}')
+    _check_least(
+      f'Column {self.name!r}',
+      1,
+      min_count=self.min_count,
+      max_length=self.max_length,
+      bins=self.bins,
+    )
+    if self.kind == 'numeric':
+      self._check_numeric()
+    elif self.discretize != 'none':
+      raise errors.DataError(
+        f'Column {self.name!r} is categorical, but discretize is '
+        f'{self.discretize!r}; expected kind "numeric": bins are of numbers.'
+      )
+    if self.separator == '':
+      raise errors.DataError(
+        f'Column {self.name!r} has an empty separator; expected the text that '
+        'parts its values, or none.'
+      )
     if self.separator is not None and self.max_length < 2:
       raise errors.DataError(
         f'Column {self.name!r} has a separator but max_length '
         f'{self.max_length}; expected at least 2.'
+      )
+
+  def _check_numeric(self):
+    if self.max_length > 1 or self.separator is not None:
+      raise errors.DataError(
+        f'Column {self.name!r} is numeric, but has a separator or max_length '
+        f'{self.max_length}; only categorical columns hold several values.'
+      )
+    try:
+      is_finite = self.default is None or math.isfinite(float(self.default))
+    except ValueError:
+      is_finite = False
+    if not is_finite:
+      raise errors.DataError(
+        f'Column {self.name!r} is numeric, but its default is '
+        f'{self.default!r}; expected a number.'
       )
 
   @property
@@ -100,7 +172,9 @@ class SplitRule:
   seed: int = 0
 
   def __post_init__(self):
+    _check_types(self, 'Split')
     _one_of(self.kind, SPLITS, 'Kind of split')
+    _check_least('Split', 0, seed=self.seed)
     if not (0 < self.valid < 1 and 0 <= self.test < 1 - self.valid):
       raise errors.DataError(
         f'Split shares are valid {self.valid}, test {self.test}; expected '
@@ -126,9 +200,10 @@ class Source:
     header: column names of a delimited file without a header line, in order;
       None reads them from the first line.
     delimiter: of a delimited file, any text.
-    quoted: whether cells may be in double quotes.
+    comment: lines of a delimited file that start with it are no rows.
+    quoted: whether cells may be in double quotes; they end on their line.
     missing: cells that mean empty.
-    encoding: of the text.
+    encoding: of the text; one in which ASCII is as in ASCII.
     strip: whether blanks around cells are cut off.
     min_count: a value seen less often in the train split is unknown.
     split: rule for files without splits, and for a validation split.
@@ -149,6 +224,7 @@ class Source:
   label_threshold: float | None = None
   header: tuple[str, ...] | None = None
   delimiter: str = ','
+  comment: str | None = None
   quoted: bool = True
   missing: tuple[str, ...] = ('',)
   encoding: str = 'utf-8'
@@ -163,7 +239,20 @@ class Source:
   rows: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
+    _check_types(self, f'Source {self.name!r}')
+    if not isinstance(self.split, SplitRule):
+      raise errors.DataError(
+        f'{self.name}: split is {self.split!r}; expected a SplitRule, or '
+        '[split] with `kind` in a schema file.'
+      )
+    if not self.name or self.name.startswith('.') or '/' in self.name:
+      raise errors.DataError(
+        f'A source is named {self.name!r}; expected a name that can be that '
+        'of a directory.'
+      )
     _one_of(self.format, FORMATS, f'Format of {self.name}')
+    self._check_text()
+    _check_least(self.name, 1, min_count=self.min_count)
     names = [column.name for column in self.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
@@ -186,8 +275,33 @@ class Source:
         f'{self.name} has files for {sorted(self.files)}; expected "all" or '
         '"train".'
       )
+    if 'all' in self.files and len(self.files) > 1:
+      raise errors.DataError(
+        f'{self.name} has files for {sorted(self.files)}; expected "all" alone '
+        '(it is divided by `split`), or "train" and others without "all".'
+      )
     if self.split.kind == 'time' and 'all' in self.files and not self.time:
       raise errors.DataError(f'{self.name} splits by time without `time`.')
+
+  def _check_text(self):
+    """How lines are cut and decoded."""
+    if not self.delimiter or set(self.delimiter) & {*'\r\n"'}:
+      raise errors.DataError(
+        f'{self.name}: delimiter is {self.delimiter!r}; expected some text '
+        'without quotes and line ends.'
+      )
+    if self.comment == '':
+      raise errors.DataError(f'{self.name}: comment is empty.')
+    try:
+      is_ascii = '\n,1a'.encode(self.encoding) == b'\n,1a'
+    except LookupError:
+      is_ascii = False
+    if not is_ascii:
+      raise errors.DataError(
+        f'{self.name}: encoding is {self.encoding!r}; expected one that has '
+        'ASCII as it is, "utf-8" or "latin-1" say. Convert the file to utf-8 '
+        'first where it has another.'
+      )
 
   def settings(self) -> dict[str, Any]:
     """All that decides the encoding but for the files' places."""
@@ -212,23 +326,16 @@ def from_settings(values: Mapping[str, Any]) -> Source:
   return Source(**values)
 
 
-def _check_type(value, kind, where: str):
-  """Refuses a plain value of another type than a field is declared with."""
-  kinds = typing.get_args(kind) or (kind,)
-  if not {*kinds} <= {str, int, float, bool, types.NoneType}:
-    return
-  fitting = {*kinds, int} if float in kinds else {*kinds}
-  if type(value) not in fitting:
-    expected = ' or '.join(k.__name__ for k in kinds if k is not types.NoneType)
-    raise errors.DataError(f'{where} is {value!r}; expected {expected}.')
-
-
-def _strict(cls, values: Mapping[str, Any], where: str):
-  known = {field.name: field.type for field in dataclasses.fields(cls)}
-  for key, value in values.items():
-    if key in known:
-      _check_type(value, known[key], f'{where}: {key}')
-    else:
+def _strict(cls, values: Any, where: str):
+  """Makes a dataclass of a table of a schema file; unknown keys are errors."""
+  if not isinstance(values, Mapping):
+    raise errors.DataError(
+      f'{where} is {values!r}; expected a table: a line {where.split()[-1]}, '
+      'and `key = value` lines below it.'
+    )
+  known = [field.name for field in dataclasses.fields(cls)]
+  for key in values:
+    if key not in known:
       raise errors.DataError(
         f'{where}: unknown key {key!r}; the keys are: {", ".join(known)}.'
         + nearest(key, known)
@@ -237,10 +344,32 @@ def _strict(cls, values: Mapping[str, Any], where: str):
     return cls(**values)
   except TypeError as error:
     raise errors.DataError(f'{where}: {error}.') from error
+  except errors.DataError as error:
+    raise errors.DataError(f'{where}: {error}') from error
 
 
-def _tuple(value):
-  return (value,) if isinstance(value, str) else tuple(value)
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+  """One text or number, or a list of them."""
+  values = value if isinstance(value, list) else [value]
+  if not all(isinstance(v, str | int | float) for v in values):
+    raise errors.DataError(f'{where} is {value!r}; expected a list of texts.')
+  return tuple(str(v) for v in values)
+
+
+def _files(path: pathlib.Path, patterns: Any, where: str) -> tuple[str, ...]:
+  """The files that patterns match, relative to a schema file."""
+  found = []
+  for pattern in _texts(patterns, f'{path}: {where}'):
+    exact = path.parent / pattern
+    # A name with brackets in it is a name first.
+    matches = [str(exact)] if exact.exists() else []
+    if not matches:
+      within = glob.escape(str(path.parent))
+      matches = sorted(glob.glob(os.path.join(within, pattern)))
+    if not matches:
+      raise errors.DataError(f'{path}: no file matches {pattern!r}.')
+    found += matches
+  return tuple(found)
 
 
 def load_schema_file(path: str | os.PathLike[str]) -> Source:
@@ -264,17 +393,21 @@ def load_schema_file(path: str | os.PathLike[str]) -> Source:
   for key in ('files', 'columns'):
     if key not in values:
       raise errors.DataError(f'{path}: no [{key}] in it.')
+  if not isinstance(values['files'], Mapping):
+    raise errors.DataError(
+      f'{path}: files is {values["files"]!r}; expected [files] with `all`, or '
+      'with `train` and others.'
+    )
   files = {}
   for split, patterns in values['files'].items():
     _one_of(split, ('all', 'train', 'valid', 'test'), f'{path}: split')
-    found = []
-    for pattern in _tuple(patterns):
-      matches = sorted(glob.glob(str(path.parent / pattern)))
-      if not matches:
-        raise errors.DataError(f'{path}: no file matches {pattern!r}.')
-      found += matches
-    files[split] = tuple(found)
+    files[split] = _files(path, patterns, f'files.{split}')
   values['files'] = files
+  if not isinstance(values['columns'], list):
+    raise errors.DataError(
+      f'{path}: columns are {values["columns"]!r}; expected one [[columns]], '
+      'in double brackets, per column.'
+    )
   values['columns'] = tuple(
     _strict(Column, column, f'{path}, [[columns]]')
     for column in values['columns']
@@ -283,13 +416,17 @@ def load_schema_file(path: str | os.PathLike[str]) -> Source:
     values['split'] = _strict(SplitRule, values['split'], f'{path}, [split]')
   for key in ('header', 'missing', 'label_positive'):
     if key in values:
-      values[key] = tuple(str(x) for x in _tuple(values[key]))
+      values[key] = _texts(values[key], f'{path}: {key}')
   if 'side_files' in values:
-    values['side_files'] = tuple(
-      str(path.parent / file) for file in _tuple(values['side_files'])
-    )
+    values['side_files'] = _files(path, values['side_files'], 'side_files')
   if 'rows' in values:
+    if not isinstance(values['rows'], Mapping):
+      raise errors.DataError(
+        f'{path}: rows is {values["rows"]!r}; expected [rows] with `train` and '
+        '`test`.'
+      )
     values['rows'] = {
-      split: str(path.parent / file) for split, file in values['rows'].items()
+      split: _files(path, file, f'rows.{split}')[0]
+      for split, file in values['rows'].items()
     }
   return _strict(Source, values, str(path))

@@ -29,7 +29,7 @@ from jax_autorec.data import encode
 from jax_autorec.data import source as source_lib
 from jax_autorec.data import vocabulary as vocabulary_lib
 
-VERSION = 2
+VERSION = 3
 _DTYPES = {
   'ids': '<i4',
   'numeric': '<f4',
@@ -56,6 +56,11 @@ def _checksum(path: pathlib.Path, size: int) -> list[int]:
   return sums
 
 
+def is_read_only(directory: pathlib.Path) -> bool:
+  """Whether a directory is marked read-only; root could write there still."""
+  return directory.exists() and not directory.stat().st_mode & 0o222
+
+
 def _sync(path: pathlib.Path) -> None:
   with open(path, 'rb+') as file:
     os.fsync(file.fileno())
@@ -72,6 +77,14 @@ def _is_alive(process: str) -> bool:
   return True
 
 
+def _stamp(directory: pathlib.Path) -> int | None:
+  """Which store lies in a directory, or None for no store."""
+  try:
+    return (directory / 'manifest.json').stat().st_mtime_ns
+  except OSError:
+    return None
+
+
 class Writer:
   """Fills a store's files; `finish` puts it into place, whole."""
 
@@ -85,6 +98,7 @@ class Writer:
     mine = f'.{target.name}.{platform.node()}-'
     self.directory = target.with_name(f'{mine}{os.getpid()}')
     self._files: dict[tuple[str, str], Any] = {}
+    self._before = _stamp(target)
     self.rows = dict.fromkeys(('train', 'valid', 'test'), 0)
     try:
       for path in target.parent.glob(f'{glob.escape(mine)}*'):
@@ -154,10 +168,18 @@ class Writer:
       'rows': self.rows,
       'files': files,
     }
+    manifest['sha256'] = _digest(manifest)
     path = self.directory / 'manifest.json'
     path.write_text(json.dumps(manifest, indent=1) + '\n', 'utf-8')
     _sync(path)
     old = self.directory.with_name(f'{self.directory.name}.old')
+    if _stamp(self.target) not in (None, self._before):
+      # Another process was faster and may read its store by now: where that
+      # holds the same, it is not taken from under it.
+      theirs = read_manifest(self.target)
+      if theirs is not None and theirs['files'] == files:
+        self.abandon()
+        return
     try:
       if self.target.exists():
         os.replace(self.target, old)
@@ -183,15 +205,27 @@ def read_manifest(directory: pathlib.Path) -> dict[str, Any] | None:
   """A store's manifest, or None where there is no store.
 
   Raises:
-    DataError: for a manifest that cannot be read.
+    DataError: for a manifest that is not as it was written.
   """
   path = directory / 'manifest.json'
   if not path.exists():
     return None
   try:
-    return json.loads(path.read_text('utf-8'))
+    manifest = json.loads(path.read_text('utf-8'))
   except (OSError, ValueError) as error:
     raise _damaged(directory, f'manifest.json: {error}') from error
+  if not isinstance(manifest, dict):
+    raise _damaged(directory, 'manifest.json holds no table')
+  if manifest.get('version') != VERSION:
+    raise _damaged(directory, f'version {manifest.get("version")}')
+  if manifest.pop('sha256', None) != _digest(manifest):
+    raise _damaged(directory, 'manifest.json has another checksum')
+  return manifest
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+  text = json.dumps(manifest, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _damaged(directory, what):
@@ -201,12 +235,22 @@ def _damaged(directory, what):
   )
 
 
-def _checked_manifest(directory):
+def _checked_manifest(directory, only: tuple[str, ...] | str = ''):
+  """The manifest of a store whose files (of some folder) are as written."""
   manifest = read_manifest(directory)
   if manifest is None:
     raise errors.DataError(f'{directory} holds no encoded set.')
-  if manifest.get('version') != VERSION:
-    raise _damaged(directory, f'version {manifest.get("version")}')
+  for file, expected in manifest['files'].items():
+    if not file.startswith(only):
+      continue
+    path = directory / file
+    size = path.stat().st_size if path.exists() else -1
+    if size != expected['bytes']:
+      raise _damaged(
+        directory, f'{file} has {size} bytes, expected {expected["bytes"]}'
+      )
+    if _checksum(path, size) != expected['crc32']:
+      raise _damaged(directory, f'{file} has another checksum')
   return manifest
 
 
@@ -224,15 +268,6 @@ def open_store(
   """
   directory = pathlib.Path(directory)
   manifest = _checked_manifest(directory)
-  for file, expected in manifest['files'].items():
-    path = directory / file
-    size = path.stat().st_size if path.exists() else -1
-    if size != expected['bytes']:
-      raise _damaged(
-        directory, f'{file} has {size} bytes, expected {expected["bytes"]}'
-      )
-    if _checksum(path, size) != expected['crc32']:
-      raise _damaged(directory, f'{file} has another checksum')
   schema = schema_lib.Schema.from_dict(manifest['schema'])
   widths = {'ids': schema.num_id_columns}
   widths['numeric'] = widths['missing'] = len(schema.numeric)
@@ -283,10 +318,10 @@ def read_encoder(directory: str | os.PathLike[str]) -> encode.Encoder:
     directory: of the store (`Dataset.directory`).
 
   Raises:
-    DataError: where there is no store.
+    DataError: where there is no store, or its vocabularies are damaged.
   """
   directory = pathlib.Path(directory)
-  manifest = _checked_manifest(directory)
+  manifest = _checked_manifest(directory, ('vocabulary/', 'numeric.json'))
   vocabularies = {}
   for table in _vocabulary_tables(directory, ['value', 'count']):
     values = table['value'].combine_chunks()[schema_lib.FIRST_VALUE_ID :]

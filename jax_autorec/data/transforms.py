@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from jax_autorec import errors
+from jax_autorec.data import readers
 from jax_autorec.data import source as source_lib
 
 
@@ -32,6 +33,8 @@ def _avazu(source):
   del source
 
   def derive(table: pa.Table) -> pa.Table:
+    if 'hour' not in table.column_names:
+      return table  # Whoever asks for what is derived of it says so.
     encoded = table['hour'].combine_chunks().dictionary_encode()
     rows = {'hour': [], 'weekday': [], 'is_weekend': [], 'time': []}
     for text in encoded.dictionary.to_pylist():
@@ -64,24 +67,40 @@ def _avazu(source):
 
 
 def _side_table(path, names, delimiter):
-  """A small attribute file as strings; latin-1, as GroupLens writes it."""
-  with open(path, 'rb') as file:
-    data = file.read().decode('latin-1').encode('utf-8')
+  """A small attribute file as strings; latin-1, as GroupLens writes it.
+
+  Files of commas are in utf-8, have a header line and quoted cells.
+  """
+  is_csv = path.removesuffix('.gz').removesuffix('.zst').endswith('.csv')
+  data = b''.join(readers.text_blocks(path)).replace(b'\r\n', b'\n')
+  if is_csv:
+    data, delimiter = data.partition(b'\n')[2], ','
+  else:
+    data = data.decode('latin-1').encode('utf-8')
   if len(delimiter) > 1:
     data = data.replace(delimiter.encode(), b'\x1f')
     delimiter = '\x1f'
-  return pa_csv.read_csv(
-    pa.BufferReader(data),
-    read_options=pa_csv.ReadOptions(column_names=names),
-    parse_options=pa_csv.ParseOptions(delimiter=delimiter, quote_char=False),
-    convert_options=pa_csv.ConvertOptions(
-      column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True
-    ),
-  )
+  try:
+    return pa_csv.read_csv(
+      pa.BufferReader(data),
+      read_options=pa_csv.ReadOptions(column_names=names),
+      parse_options=pa_csv.ParseOptions(
+        delimiter=delimiter, quote_char='"' if is_csv else False
+      ),
+      convert_options=pa_csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True
+      ),
+    )
+  except pa.ArrowInvalid as error:
+    raise errors.DataError(
+      f'{path}: {error}; expected lines of {", ".join(names)}.'
+    ) from error
 
 
 def _join(table, key, side):
   """Appends the side table's columns by key; absent keys give nulls."""
+  if key not in table.column_names:
+    return table  # Whoever asks for the joined columns says so.
   places = pc.index_in(
     pc.cast(table[key], pa.string()), value_set=side['id'].combine_chunks()
   )

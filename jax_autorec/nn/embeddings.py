@@ -19,10 +19,11 @@ from jax_autorec import errors
 from jax_autorec import fields as fields_lib
 from jax_autorec import rows as rows_lib
 from jax_autorec import schema as schema_lib
-from jax_autorec.nn import field_choices, initializers
-from jax_autorec.types import Array, Batch
+from jax_autorec.nn import field_choices, initializers, quantizers
+from jax_autorec.types import Array, Batch, PyTree
 
 INIT_STD = 1e-4  # The BARS protocol's.
+ROW_MASKS = 'row_masks'  # Collection of what parts of rows are switched on.
 PROJECTION = '_projection'  # Suffix of maps to the common width, in 'params'.
 
 
@@ -235,6 +236,44 @@ def init_tables(
   return tables
 
 
+def scale_codebooks(
+  architecture: arch_lib.Architecture, params: PyTree, stddev: float
+) -> PyTree:
+  """Fresh parameters of `FieldEmbeddings`, codebooks like N(0, stddev).
+
+  They have to be about as large as the queries: of centroids that all lie far
+  away, or all close together, one is nearest to every query.
+  """
+  scale = lambda x: x * (stddev / quantizers.INIT_STD)
+  stacks = architecture.codebooks
+  return {
+    name: jax.tree.map(scale, value) if name in stacks else value
+    for name, value in params.items()
+  }
+
+
+def usage_entropy(
+  architecture: arch_lib.Architecture, batch_stats: PyTree
+) -> dict[str, float]:
+  """Quantised field -> how evenly recent values used its centroids, 0 to 1.
+
+  Near 0 the codebook has collapsed; see `quantizers.entropy`. Empty for an
+  architecture without queries.
+
+  Args:
+    architecture: names the fields.
+    batch_stats: of `FieldEmbeddings`.
+  """
+  found = {}
+  for stack, plans in architecture.codebooks.items():
+    if plans[0].quantizer.packed:
+      continue
+    usage = jax.device_get(batch_stats[stack]['usage'])
+    for plan, own in zip(plans, usage):
+      found[plan.name] = quantizers.entropy(own)
+  return found
+
+
 def _pool(rows: Array, live: Array, plans: list[fields_lib.FieldPlan]) -> Array:
   """One vector per part: rows [B, C, D], live [B, C] -> [B, P, D].
 
@@ -294,16 +333,19 @@ class FieldEmbeddings(nn.Module):
   value times a trained vector, or a trained vector of its own where the value
   is missing (BARS has no such vector and takes 0).
 
-  Collections: 'params'; 'constants', of `Architecture.constants`, if any.
+  Collections: 'params'; 'constants', of `Architecture.constants`, if any;
+  'row_masks', where asked for, of what `choice` switches off.
 
   Attributes:
     architecture: its fields and tables.
     choice: where the vectors of the categorical fields are open, what makes
       [B, F, D] of the rows [B, F, R] that the tables hold.
+    axis_name: replica axis of quantisers; None except under `pmap`.
   """
 
   architecture: arch_lib.Architecture
   choice: field_choices.FieldChoice | None = None
+  axis_name: str | None = None
 
   @nn.compact
   def __call__(
@@ -318,7 +360,7 @@ class FieldEmbeddings(nn.Module):
     Args:
       batch: the rows.
       rows: gathered rows, as of `lookup`, in place of the module's tables.
-      train: handed to `choice`.
+      train: handed to `choice` and to quantisers.
 
     Returns:
       'main', 'order3': [B, F, D]; 'first_order': [B, F]; those that exist.
@@ -344,8 +386,14 @@ class FieldEmbeddings(nn.Module):
       if self.choice is not None and view == 'main':
         (table,) = [t for t in architecture.tables if t.view == view]
         ids = known_ids(architecture, batch, constants)
+        mask = self.choice.mask(ids)
+        if mask is not None and not self.is_initializing():
+          last = dict(reduce_fn=lambda old, new: new, init_fn=lambda: None)
+          self.sow(ROW_MASKS, table.name, mask, **last)
         values = self.choice.values(rows[table.name], ids)
         rows = {**rows, table.name: values}
+      if view == 'main' and architecture.codebooks:
+        self._quantized(batch, live, rows, groups, parts, train)
       self._categorical(view, live, rows, groups, parts)
       if self.choice is not None and view == 'main':
         order = [parts[plan.name] for plan in architecture.categorical]
@@ -368,7 +416,7 @@ class FieldEmbeddings(nn.Module):
     architecture = self.architecture
     factors: dict[str, list[Array]] = {}
     for table in architecture.tables:
-      if table.view != view:
+      if table.view != view or table.codebooks:
         continue
       values, kept, kept_rows, start = rows[table.name], [], [], 0
       for part in table.parts:
@@ -398,6 +446,32 @@ class FieldEmbeddings(nn.Module):
       # Fields without any row, and nothing else to give the batch's size.
       shape = (len(live), 0, architecture.dim)
       groups['none'] = jnp.zeros(shape, jnp.float32)
+
+  def _quantized(self, batch, live, rows, groups, parts, train):
+    """The same for quantised fields; values are replaced before pooling."""
+    architecture = self.architecture
+    constants = self.variables.get('constants')
+    first = _first_columns(architecture)
+    ids = known_ids(architecture, batch, constants)
+    queries = {table.codebooks: table.name for table in architecture.tables}
+    for stack, plans in architecture.codebooks.items():
+      module = quantizers.Codebooks(plans, self.axis_name, name=stack)
+      own = [
+        ids[:, first[p.name] : first[p.name] + p.max_length] for p in plans
+      ]
+      joined = own[0] if len(own) == 1 else jnp.concatenate(own, 1)
+      if plans[0].quantizer.packed:
+        codes = [
+          quantizers.read_codes(
+            _constant(constants, f'{plan.name}.codes'), plan.quantizer, column
+          )
+          for plan, column in zip(plans, own)
+        ]
+        values = module.decode(jnp.concatenate(codes, 1), joined)
+      else:
+        values = module(rows[queries[stack]], joined, train=train)
+      group = [fields_lib.Part(plan, plan.all_pieces[0]) for plan in plans]
+      self._add('main', f'main_{stack}', values, group, live, groups, parts)
 
   def _add(self, view, name, values, group, live, groups, parts):
     """Pools and projects the rows of some parts, [B, C, d] -> [B, P, D]."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_autorec import fields as fields_lib
 from jax_autorec.nn import blocks
@@ -38,6 +39,18 @@ class FieldChoice(nn.Module):
     """
     del ids
     return values
+
+  def mask(self, ids: Array) -> Array | None:
+    """Which elements of rows are not switched off: bool [B, C, R].
+
+    The others must have no part in `values`; they, and the moments that an
+    optimiser keeps of them, then stay as they are. None where all are on.
+
+    Args:
+      ids: int32 [B, C]; -1 for padding.
+    """
+    del ids
+    return None
 
   def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
     """Pooled rows [B, F, R], mask [B] -> field vectors [B, F, D]."""
@@ -153,7 +166,112 @@ class MixedDims(FieldChoice):
     return total
 
 
-_MODULES = {'mixed_dims': MixedDims}
+class Blocks(FieldChoice):
+  """Blocks of a table, switched on and off (NIS, arXiv:1907.04471).
+
+  Column block t of an id's row is read where the id is below `kept[field, t]`,
+  since ids come by falling frequency. The others read zeros, or a row that
+  they share where the field keeps any rows of that block.
+
+  Collections: 'arch': 'kept' int32 [F, T], rows of each block of columns;
+  'params': 'kernel_{t}' [F, columns[t], D] where blocks are projected;
+  'shared_row' [F, R] where the plan has one.
+  """
+
+  def setup(self):
+    plan, num_fields = self.plan, len(self.fields)
+    columns = np.array(plan.columns)
+    self.block_of_column = np.repeat(np.arange(len(columns)), columns)
+    self.field_of_value = np.repeat(
+      np.arange(num_fields), [field.max_length for field in self.fields]
+    )
+    self.kept = self.variable('arch', 'kept', self._everything)
+    # As those of pieces: `embeddings.FieldEmbeddings` maps the derived ones.
+    init = nn.initializers.xavier_normal(in_axis=1, out_axis=2, batch_axis=0)
+    self.kernels = [
+      self.param(f'kernel_{t}', init, (num_fields, dim, plan.width))
+      for t, dim in enumerate(plan.columns)
+      if plan.is_projected
+    ]
+    if plan.shared_row:
+      self.shared_row = self.param(
+        'shared_row', nn.initializers.zeros, (num_fields, plan.width)
+      )
+
+  def _everything(self):
+    sizes = [[ends[-1]] * len(self.plan.columns) for ends in self.plan.rows]
+    return jnp.array(sizes, jnp.int32)
+
+  def mask(self, ids: Array) -> Array:
+    """Which elements of the rows of ids [B, C] are kept: bool [B, C, R]."""
+    kept = self.kept.value[self.field_of_value][None]
+    return (ids[:, :, None] < kept)[:, :, self.block_of_column]
+
+  def values(self, values: Array, ids: Array) -> Array:
+    """Rows [B, C, R] of ids [B, C], with what is not kept replaced."""
+    other = jnp.zeros((), values.dtype)
+    if self.plan.shared_row:
+      is_kept = (self.kept.value > 0)[:, self.block_of_column]
+      other = jnp.where(is_kept, self.shared_row, 0)[self.field_of_value][None]
+    # Padding lies below any bound and reads the zeros of its row.
+    return jnp.where(self.mask(ids), values, other)
+
+  def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
+    """Pooled rows [B, F, R], mask [B] -> field vectors [B, F, D]."""
+    del mask, train
+    if not self.kernels:
+      return vectors
+    kernel = jnp.concatenate(self.kernels, 1)
+    return jnp.einsum('bfr,frd->bfd', vectors, kernel)
+
+
+class ColumnMask(FieldChoice):
+  """Factors of the columns of groups of ids: e~ = mask_group(id) * e_id.
+
+  Collection 'arch': 'mask' [G, D], the groups of the first field first.
+  """
+
+  def setup(self):
+    shape = (self.plan.num_groups, self.plan.dim)
+    self.mask = self.variable(
+      'arch', 'mask', jnp.ones, shape, jnp.float32
+    ).value
+
+  @property
+  def _is_whole(self):
+    return self.plan.num_groups == len(self.fields)
+
+  def values(self, values: Array, ids: Array) -> Array:
+    """Rows [B, C, D] of ids int32 [B, C], each times its group's factors."""
+    if self._is_whole:
+      return values  # One group per field: pooled vectors are fewer.
+    return values * self.mask[self.groups(ids)]
+
+  def groups(self, ids: Array) -> Array:
+    """The group int32 [B, C] of every id."""
+    starts = self.plan.starts
+    most = max(len(own) for own in starts)
+    firsts, offsets, offset = [], [], 0
+    for plan, own in zip(self.fields, starts):
+      later = [*own[1:], *[np.iinfo(np.int32).max] * (most - len(own))]
+      firsts += [later] * plan.max_length
+      offsets += [offset] * plan.max_length
+      offset += len(own)
+    firsts, offsets = np.array(firsts, np.int32), np.array(offsets, np.int32)
+    passed = ids[..., None] >= firsts[None]
+    return offsets[None] + passed.sum(-1, dtype=jnp.int32)
+
+  def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
+    """Pooled rows [B, F, D], mask [B] -> field vectors [B, F, D]."""
+    del mask, train
+    return vectors * self.mask[None] if self._is_whole else vectors
+
+
+_MODULES = {
+  'mixed_dims': MixedDims,
+  'blocks': Blocks,
+  'column_mask': ColumnMask,
+}
 
 
 def build(

@@ -57,7 +57,8 @@ class CTRModel(nn.Module):
   """Embedding stage -> interaction stage -> head.
 
   Collections: 'params'; 'batch_stats'; 'arch' while choices are open;
-  'constants' where the architecture has arrays.
+  'constants' where the architecture has arrays; 'losses', of quantised fields:
+  what is added to the loss, this replica's part.
 
   Attributes:
     architecture: what to build.
@@ -88,9 +89,9 @@ class CTRModel(nn.Module):
       choice = field_choices.build(
         plan.choice, plan.categorical, self.axis_name, name=FIELDS
       )
-    views = embeddings.FieldEmbeddings(plan, choice, name=EMBEDDINGS)(
-      batch, rows, train=train
-    )
+    views = embeddings.FieldEmbeddings(
+      plan, choice, self.axis_name, name=EMBEDDINGS
+    )(batch, rows, train=train)
     batch_size = batch.ids.shape[0]
     logits = jnp.zeros((batch_size,), jnp.float32)
     head_inputs = []

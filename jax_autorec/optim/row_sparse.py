@@ -119,6 +119,12 @@ def sum_rows(rows: Unique, values: Array) -> Array:
   return zeros.at[rows.inverse].add(values, mode='drop')
 
 
+def any_rows(rows: Unique, mask: Array) -> Array:
+  """Whether an element is True [N, D] for any of equal ids: [U, D]."""
+  none = jnp.zeros((rows.ids.shape[0], mask.shape[1]), bool)
+  return none.at[rows.inverse].max(mask, mode='drop')
+
+
 class RowOptimizer(NamedTuple):
   """A rule that updates some rows of a table.
 
@@ -382,6 +388,7 @@ __all__ = [
   'Unique',
   'adagrad',
   'adam',
+  'any_rows',
   'init_slots',
   'join',
   'reset_rows',

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jax_autorec import errors
 from jax_autorec.optim import row_sparse as rows_lib
 from jax_autorec.types import Array, PyTree
 
@@ -16,8 +17,11 @@ class TableOptimizer(NamedTuple):
 
   Attributes:
     init: (tables) -> state.
-    reduce: (state, tables, ids, row_grads) -> (state, grads); `ids` maps an id
-      space to int32 [N], `row_grads` a table to [N, D]. Sums duplicates.
+    reduce: (state, tables, ids, row_grads, masks=None) -> (state, grads);
+      `ids` maps an id space to int32 [N], `row_grads` a table to [N, D]. Sums
+      duplicates.
+      `masks` maps tables to bool [N, D]: an element, and what is kept of it,
+      moves only where one of its look-ups says True. All do in other tables.
     update: (tables, state, grads, learning_rate_scale) -> (tables, state).
 
   Ids out of range are dropped.
@@ -34,10 +38,12 @@ class Gradients(NamedTuple):
   Attributes:
     values: table -> [U, D], or [R, D] of a dense optimiser.
     ids: table -> int32 [U]; empty for a dense optimiser.
+    masks: table -> bool [U, D], what moves; all does in tables without one.
   """
 
   values: dict[str, Array]
   ids: dict[str, Array]
+  masks: dict[str, Array]
 
 
 def values(grads: Gradients) -> dict[str, Array]:
@@ -48,7 +54,7 @@ def values(grads: Gradients) -> dict[str, Array]:
 def scale(grads: Gradients, factor: Array) -> Gradients:
   """Gradients times a number, as clipping wants."""
   scaled = {name: g * factor for name, g in grads.values.items()}
-  return Gradients(scaled, grads.ids)
+  return grads._replace(values=scaled)
 
 
 class SparseState(NamedTuple):
@@ -105,7 +111,7 @@ def row_sparse(
       {name: rule(name).init(table) for name, table in tables.items()},
     )
 
-  def reduce(state, tables, ids, row_grads):
+  def reduce(state, tables, ids, row_grads, masks=None):
     del tables
     new_slots, distinct = {}, {}
     for space, space_slots in state.slots.items():
@@ -118,7 +124,11 @@ def row_sparse(
       for name, grads in row_grads.items()
     }
     row_ids = {name: distinct[spaces[name]].ids for name in row_grads}
-    return state._replace(slots=new_slots), Gradients(summed, row_ids)
+    moving = {
+      name: rows_lib.any_rows(distinct[spaces[name]], mask)
+      for name, mask in (masks or {}).items()
+    }
+    return state._replace(slots=new_slots), Gradients(summed, row_ids, moving)
 
   def update(tables, state, grads, learning_rate_scale):
     new_tables, new_states = {}, {}
@@ -129,6 +139,7 @@ def row_sparse(
         grads.ids[name],
         grads.values[name],
         learning_rate_scale,
+        grads.masks.get(name),
       )
     return new_tables, state._replace(tables=new_states)
 
@@ -152,7 +163,13 @@ def dense(
       are clipped.
   """
 
-  def reduce(state, tables, ids, row_grads):
+  def reduce(state, tables, ids, row_grads, masks=None):
+    if masks:
+      raise errors.ConfigError(
+        f'Parts of the rows of {", ".join(masks)} are switched off, and a '
+        "dense table optimiser would move them: set table_optimizer='adam' or "
+        'another that updates the rows of the batch alone.'
+      )
     full = {}
     for name, grads in row_grads.items():
       decay = (l2 or {}).get(name, 0.0)
@@ -161,7 +178,7 @@ def dense(
       rows = ids[spaces[name]]
       rows = jnp.where(rows < 0, len(start), rows)
       full[name] = start.at[rows].add(grads, mode='drop')
-    return state, Gradients(full, {})
+    return state, Gradients(full, {}, {})
 
   def update(tables, state, grads, learning_rate_scale):
     updates, state = tx.update(grads.values, state, tables)

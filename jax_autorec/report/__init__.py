@@ -1,5 +1,6 @@
-"""report.html from the plain files of a workdir."""
+"""Pages from plain files and values: of a run, and of a comparison of runs."""
 
+from jax_autorec.report.comparison import render as render_comparison
 from jax_autorec.report.html import render, write
 
-__all__ = ['render', 'write']
+__all__ = ['render', 'render_comparison', 'write']

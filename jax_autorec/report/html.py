@@ -83,11 +83,8 @@ def render(
   config: Mapping[str, Any],
 ) -> str:
   """The page as text, from plain values; what is missing is left out."""
-  import jinja2  # Imported late: only a report needs it.
   from markupsafe import Markup
 
-  template = pathlib.Path(__file__).with_name('template.html')
-  environment = jinja2.Environment(autoescape=True, trim_blocks=True)
   sections = _pictures(report, metrics, architecture)
   pictures = [
     (title, [(name, Markup(svg), note) for name, svg, note in figures])
@@ -95,7 +92,7 @@ def render(
     if figures
   ]
   headings, rows = _table(report)
-  return environment.from_string(template.read_text('utf-8')).render(
+  return template('template.html').render(
     report=report,
     title=f'{report["method"]} on {pathlib.Path(report["dataset"]).stem}',
     subtitle=_subtitle(report, architecture),
@@ -110,6 +107,17 @@ def render(
     facts=_facts(report),
     config=json.dumps(config, indent=1),
   )
+
+
+def template(name: str) -> Any:
+  """A template of this package; what is put into it is escaped."""
+  import jinja2  # Imported late: only a report needs it.
+
+  return jinja2.Environment(
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+  ).get_template(name)
 
 
 def _number(value: Any, digits: int = 5) -> str:
@@ -146,7 +154,7 @@ def _tiles(report) -> list[tuple[str, str]]:
     ('test logloss', _number(report['test']['logloss'])),
   ]
   search, recovered = report.get('search'), report.get('recovered')
-  if search:
+  if search and 'kept' in search:
     tiles.append(('products kept', f'{search["kept"]} of {search["of"]}'))
   if recovered:
     found = f'{recovered["planted_kept"]} of {recovered["planted"]}'
@@ -226,7 +234,7 @@ def _summary(report) -> list[str]:
   test = report['test']
   lines = []
   search = report.get('search')
-  if search:
+  if search and 'kept' in search:
     lines.append(
       f'{report["method"]} kept {search["kept"]} of {search["of"]} products '
       f'in {search["steps"]:,} search steps; the kept ones were trained anew.'

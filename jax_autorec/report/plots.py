@@ -257,6 +257,117 @@ def levels(
     return _svg(figure)
 
 
+def scores_by_size(
+  points: Sequence[Mapping[str, Any]], front: Sequence[int], label: str
+) -> str:
+  """Score against size, on a log scale, with the Pareto front as a line.
+
+  Args:
+    points: each with 'name', 'size' (above 0), 'score', 'spread' (half the bar,
+      0 for none) and 'marked' (in blue, and named in bold).
+    front: places of the points that no other beats, by rising size.
+    label: of the score.
+  """
+  from matplotlib import ticker
+
+  with _style():
+    figure, axes = _figure(7.6, 4.4)
+    axes.grid(axis='both')
+    axes.set_xscale('log')
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda size, _: _thousands(size))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+    line = [points[i] for i in front]
+    axes.plot(
+      [p['size'] for p in line],
+      [p['score'] for p in line],
+      color='#444444',
+      linewidth=0.9,
+      linestyle='--',
+      drawstyle='steps-post',
+      label='Pareto front',
+      zorder=1,
+    )
+    for marked, colour in ((True, BLUE), (False, ORANGE)):
+      chosen = [p for p in points if bool(p['marked']) is marked]
+      if not chosen:
+        continue
+      axes.errorbar(
+        [p['size'] for p in chosen],
+        [p['score'] for p in chosen],
+        yerr=[p['spread'] for p in chosen],
+        fmt='o' if marked else 's',
+        markersize=5,
+        color=colour,
+        elinewidth=0.8,
+        capsize=2,
+        label='methods' if marked else 'controls',
+        zorder=3 if marked else 2,
+      )
+    axes.margins(x=0.12, y=0.12)
+    axes.set_xlabel('embedding parameters, without first order (log scale)')
+    axes.set_ylabel(label)
+    axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
+    figure.draw_without_rendering()  # Settles where points are.
+    _name_points(axes, points)
+    return _svg(figure)
+
+
+def _thousands(number: float) -> str:
+  """12000 -> '12k'; the powers of a logarithmic scale want mathematics."""
+  for unit, name in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+    if number >= unit:
+      return f'{number / unit:g}{name}'
+  return f'{number:g}'
+
+
+def _name_points(axes, points) -> None:
+  """Names beside points, each where it covers the least of what is there."""
+  places = axes.transData.transform([(p['size'], p['score']) for p in points])
+  scale = axes.figure.dpi / 72
+  half = 4 * scale  # Of a point's mark.
+  taken = [(x - half, y - half, x + half, y + half) for x, y in places]
+  frame = axes.get_window_extent()
+  for point, (x, y) in zip(points, places):
+    name = _short(point['name'])
+    width, height = 4.6 * len(name) * scale, 9 * scale
+    # Around the point, near where there is room: (x, y) of the box's centre.
+    sides = [
+      (dx * (r + width / 2 / scale) * scale, dy * (r * scale + height / 2), r)
+      for r in (7, 16, 28)
+      for dx in (1, -1, 0)
+      for dy in (0, 1, -1)
+      if dx or dy
+    ]
+    best, least = None, None
+    for dx, dy, distance in sides:
+      left, low = x + dx - width / 2, y + dy - height / 2
+      box = (left, low, left + width, low + height)
+      cost = distance * scale + sum(_overlap(box, other) for other in taken)
+      inside = _overlap(box, (frame.x0, frame.y0, frame.x1, frame.y1))
+      cost += width * height - inside
+      if least is None or cost < least:
+        best, least = box, cost
+    taken.append(best)
+    axes.annotate(
+      name,
+      (point['size'], point['score']),
+      ((best[0] - x) / scale, ((best[1] + best[3]) / 2 - y) / scale),
+      textcoords='offset points',
+      fontsize=8,
+      va='center',
+      bbox={'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.8, 'pad': 0},
+      fontweight='bold' if point['marked'] else 'normal',
+    )
+
+
+def _overlap(first, second) -> float:
+  """Area that two boxes (left, low, right, high) share."""
+  width = min(first[2], second[2]) - max(first[0], second[0])
+  height = min(first[3], second[3]) - max(first[1], second[1])
+  return max(width, 0) * max(height, 0)
+
+
 def series_by_stage(
   metrics: Sequence[Mapping[str, Any]], name: str
 ) -> dict[str, tuple[list[float], list[float]]]:

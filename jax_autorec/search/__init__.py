@@ -2,6 +2,21 @@
 
 from jax_autorec.search.autodim import autodim
 from jax_autorec.search.autofis import autofis
-from jax_autorec.search.base import Draw, Schedule, Selector
+from jax_autorec.search.autosrh import autosrh
+from jax_autorec.search.base import Draw, Population, Schedule, Selector
+from jax_autorec.search.nis import nis
+from jax_autorec.search.random_dims import random_dims
+from jax_autorec.search.sseds import sseds
 
-__all__ = ['Draw', 'Schedule', 'Selector', 'autodim', 'autofis']
+__all__ = [
+  'Draw',
+  'Population',
+  'Schedule',
+  'Selector',
+  'autodim',
+  'autofis',
+  'autosrh',
+  'nis',
+  'random_dims',
+  'sseds',
+]

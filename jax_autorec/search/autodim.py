@@ -9,15 +9,12 @@ AD-s, the paper's single-level ablation, is the same network with logits that
 follow the training loss together with the weights.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import architecture as arch_lib
-from jax_autorec import errors
+from jax_autorec import errors, spaces
 from jax_autorec.search import base
 from jax_autorec.types import Array
 
@@ -107,7 +104,7 @@ def autodim(
     architecture = context.architecture
     dims = architecture.choice.dims
     chosen = np.argmax(arch['logits'], axis=1)
-    return with_dims(architecture, [dims[n] for n in chosen])
+    return spaces.with_dims(architecture, [dims[n] for n in chosen])
 
   def record(arch, memory):
     del memory
@@ -123,28 +120,4 @@ def autodim(
     schedule=base.Schedule(period, warmup),
     record=record,
     inner_rate=inner_rate,
-  )
-
-
-def with_dims(
-  architecture: arch_lib.Architecture, dims: list[int]
-) -> arch_lib.Architecture:
-  """The architecture with widths settled; vectors meet at the widest candidate.
-
-  Args:
-    architecture: with an open choice of widths.
-    dims: one per categorical field.
-  """
-  widths = dict(zip([plan.name for plan in architecture.categorical], dims))
-  fields = tuple(
-    dataclasses.replace(plan, dim=int(widths.get(plan.name, plan.dim)))
-    for plan in architecture.fields
-  )
-  choice = architecture.choice
-  return dataclasses.replace(
-    architecture,
-    fields=fields,
-    choice=None,
-    width=choice.width,
-    projection=choice.transform,
   )

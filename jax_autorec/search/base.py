@@ -1,6 +1,6 @@
 """What a search method is: a `Selector`, pure functions over its own trees."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import optax
@@ -70,11 +70,15 @@ class Context(NamedTuple):
     evaluate: choice of this slot -> metrics on the validation split, with the
       searched weights and the other slots as they stand; None where the
       validation split is not at hand.
+    gradients: choice of this slot -> of every batch of the validation split
+      the gradient of its mean loss with respect to the choice, in evaluation
+      mode; None as `evaluate`.
   """
 
   architecture: arch_lib.Architecture
   train: state_lib.TrainState
   evaluate: Callable[[PyTree], dict[str, float]] | None = None
+  gradients: Callable[[PyTree], Iterable[PyTree]] | None = None
 
 
 def unchanged(memory, train, seen):
@@ -131,3 +135,35 @@ class Selector(NamedTuple):
   samples: int = 1
   reward: Callable[..., Array] | None = None
   aux_loss: Callable[..., Array] | None = None
+
+
+class Scored(NamedTuple):
+  """A closed architecture and how it did.
+
+  Attributes:
+    architecture: what was trained.
+    valid: metrics on the validation split.
+    seconds: that its training took.
+  """
+
+  architecture: arch_lib.Architecture
+  valid: dict[str, float]
+  seconds: float = 0.0
+
+
+class Population(NamedTuple):
+  """How closed architectures are proposed where a score is all there is.
+
+  Attributes:
+    ask: scored so far -> the next architecture, or None to end. It follows
+      from its argument alone, so that a search can be resumed.
+    derive: scored -> the architecture that is settled on.
+  """
+
+  ask: Callable[[list[Scored]], arch_lib.Architecture | None]
+  derive: Callable[[list[Scored]], arch_lib.Architecture]
+
+
+def best(scored: list[Scored]) -> arch_lib.Architecture:
+  """A `derive`: the highest AUC on the validation split."""
+  return max(scored, key=lambda one: one.valid['auc']).architecture

@@ -1,6 +1,6 @@
 """One step that trains weights and the choices of any selectors together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import functools
 from typing import Any, NamedTuple
 
@@ -182,6 +182,7 @@ class _Forward(NamedTuple):
   arch_grads: dict[str, PyTree]
   seen: dict[str, base.Seen]
   batch_stats: PyTree
+  row_masks: dict[str, Array]
 
 
 def make_step(
@@ -227,7 +228,7 @@ def make_step(
       model, state.train, params, rows, batch, key, _collection(choices)
     )
     losses = optax.sigmoid_binary_cross_entropy(out.logits, batch.labels)
-    return out.logits, losses, out.batch_stats
+    return out, losses
 
   def global_view(logits, losses, batch):
     """Of all replicas: what is remembered must not differ between them."""
@@ -270,8 +271,8 @@ def make_step(
         selectors, arch, state.memory, batch, 'arch', train.step, draw_key
       )
       # Batch statistics as in training, but no running average moves.
-      logits, losses, _ = forward(state, params, rows, draws, batch, key)
-      view = global_view(logits, losses, batch)
+      out, losses = forward(state, params, rows, draws, batch, key)
+      view = global_view(out.logits, losses, batch)
       rewards = {
         slot: selector.reward(view[0], view[2])
         for slot, selector in levels['valid'].items()
@@ -366,17 +367,17 @@ def make_step(
       draws = sample_all(
         selectors, arch, state.memory, batch, 'weights', train.step, draw_key
       )
-      logits, losses, stats = forward(state, params, rows, draws, batch, key)
+      out, losses = forward(state, params, rows, draws, batch, key)
       level_draws = {slot: draws[slot] for slot in levels['train']}
-      value = jnp.sum(weights * surrogate(losses, level_draws))
-      return value, (draws, logits, losses, stats)
+      value = jnp.sum(weights * surrogate(losses, level_draws)) + out.added
+      return value, (draws, out, losses)
 
     level_arch = {slot: state.arch[slot] for slot in levels['train']}
-    grads, (draws, logits, losses, stats) = jax.grad(
+    grads, (draws, out, losses) = jax.grad(
       objective, argnums=(0, 1, 2), has_aux=True
     )(train.params, rows, level_arch)
     loss = blocks.psum(jnp.sum(weights * losses), axis_name)
-    view = global_view(logits, losses, batch)
+    view = global_view(out.logits, losses, batch)
     seen = {
       slot: jax.tree.map(
         lambda x: jnp.asarray(x)[None],
@@ -391,10 +392,19 @@ def make_step(
       draws = sample_all(
         selectors, arch, state.memory, batch, 'weights', train.step, draw_key
       )
-      _, losses, _ = forward(state, params, rows, draws, batch, key)
-      return jnp.sum(weights * losses)
+      out, losses = forward(state, params, rows, draws, batch, key)
+      return jnp.sum(weights * losses) + out.added
 
-    return _Forward(flat_ids, rows, loss, loss_at, *grads, seen, stats)
+    return _Forward(
+      flat_ids,
+      rows,
+      loss,
+      loss_at,
+      *grads,
+      seen,
+      out.batch_stats,
+      out.row_masks,
+    )
 
   def step(state, batches):
     train_batch, valid_batch = batches
@@ -418,6 +428,7 @@ def make_step(
       passed.row_grads,
       passed.batch_stats,
       axis_name,
+      passed.row_masks,
     )
     step_done = state.train.step
     state = state.replace(train=new_train)
@@ -457,6 +468,24 @@ def make_predict(
   return apply
 
 
+def make_gradient(
+  model: model_lib.CTRModel, selectors: Mapping[str, base.Selector]
+) -> Callable[[Mapping[str, PyTree], SearchState, Batch], dict[str, PyTree]]:
+  """(slot -> choice, state, batch) -> gradient of the batch's mean loss.
+
+  With respect to the choices given, which replace those that stand; the model
+  is in evaluation mode.
+  """
+  apply = make_predict(model, selectors)
+
+  def loss(choices, state, batch):
+    logits = apply(state, batch, choices)
+    losses = optax.sigmoid_binary_cross_entropy(logits, batch.labels)
+    return jnp.sum(steps.example_weights(batch, None) * losses)
+
+  return jax.grad(loss)
+
+
 def recorded(
   state: SearchState, selectors: Mapping[str, base.Selector]
 ) -> dict[str, Any]:
@@ -473,6 +502,7 @@ def derive(
   selectors: Mapping[str, base.Selector],
   architecture: arch_lib.Architecture,
   evaluate: Callable[[Mapping[str, PyTree]], dict[str, float]] | None = None,
+  gradients: Callable[[Mapping[str, PyTree]], Iterable[PyTree]] | None = None,
 ) -> arch_lib.Architecture:
   """Settles every slot; the architecture comes back closed.
 
@@ -482,13 +512,19 @@ def derive(
     architecture: the supernet's.
     evaluate: slot -> choice, in place of those that stand -> metrics on the
       validation split; for the methods that score choices after a search.
+    gradients: the same -> of every batch of the validation split the gradient
+      of its mean loss with respect to them.
   """
   arch, memory = jax.device_get((state.arch, state.memory))
   for slot in sorted(selectors):
-    own = None
+    own, slopes = None, None
     if evaluate is not None:
       own = lambda choice, slot=slot: evaluate({slot: choice})
-    context = base.Context(architecture, state.train, own)
+    if gradients is not None:
+      slopes = lambda choice, slot=slot: (
+        grads[slot] for grads in gradients({slot: choice})
+      )
+    context = base.Context(architecture, state.train, own, slopes)
     architecture = selectors[slot].derive(arch[slot], memory[slot], context)
   if architecture.is_open:
     raise errors.ConfigError(

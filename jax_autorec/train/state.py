@@ -99,7 +99,11 @@ def init_variables(
 
   constants = model_lib.constants(architecture)
   variables = dict(jax.jit(init)(dense_key, batch, constants))
-  variables.setdefault('params', {})
+  params = variables['params'] = dict(variables.get('params', {}))
+  if architecture.codebooks:
+    params[model_lib.EMBEDDINGS] = embeddings.scale_codebooks(
+      architecture, params[model_lib.EMBEDDINGS], table_std
+    )
   variables.setdefault('batch_stats', {})
   return tables, variables
 

@@ -9,7 +9,7 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
-from jax_autorec.nn import blocks, embeddings
+from jax_autorec.nn import blocks, embeddings, quantizers
 from jax_autorec.nn import model as model_lib
 from jax_autorec.optim import tables as tables_lib
 from jax_autorec.train import state as state_lib
@@ -17,10 +17,21 @@ from jax_autorec.types import Array, Batch, PyTree
 
 
 class Forward(NamedTuple):
-  """What one forward pass gives."""
+  """What one forward pass gives.
+
+  Attributes:
+    logits: [B].
+    batch_stats: running statistics after it.
+    row_masks: table name -> bool [B, C_s, D], which elements of its rows were
+      not switched off; of the tables where some can be.
+    added: [], what modules add to the loss (the collection 'losses'): this
+      replica's part of a sum over replicas.
+  """
 
   logits: Array
   batch_stats: PyTree
+  row_masks: dict[str, Array]
+  added: Array | float = 0.0
 
 
 def example_weights(batch: Batch, axis_name: str | None) -> Array:
@@ -73,10 +84,12 @@ def apply_model(
     batch,
     rows=rows,
     train=True,
-    mutable=['batch_stats'],
+    mutable=['batch_stats', embeddings.ROW_MASKS, quantizers.LOSSES],
     rngs={'dropout': key},
   )
-  return Forward(logits, updated.get('batch_stats', {}))
+  masks = updated.get(embeddings.ROW_MASKS, {}).get(model_lib.EMBEDDINGS, {})
+  added = sum(jax.tree.leaves(updated.get(quantizers.LOSSES, {})))
+  return Forward(logits, updated.get('batch_stats', {}), masks, added)
 
 
 def apply_gradients(
@@ -87,6 +100,7 @@ def apply_gradients(
   row_grads: Mapping[str, Array],
   batch_stats: PyTree,
   axis_name: str | None,
+  row_masks: Mapping[str, Array] | None = None,
 ) -> tuple[state_lib.TrainState, Array]:
   """One update of all weights.
 
@@ -98,6 +112,8 @@ def apply_gradients(
     row_grads: table name -> [B, C_s, D], this replica's rows.
     batch_stats: running statistics after the step.
     axis_name: replica axis, or None.
+    row_masks: of `Forward`; elements that were switched off, and what the
+      optimiser keeps of them, stay as they are.
 
   Returns:
     The state after; the global gradient norm before clipping.
@@ -105,14 +121,15 @@ def apply_gradients(
   dense_grads = blocks.psum(dense_grads, axis_name)
   dense_grads = optimizer.decay(dense_grads, state.params)
   ids = {space: x.reshape(-1) for space, x in flat_ids.items()}
-  grads = {name: g.reshape(-1, g.shape[-1]) for name, g in row_grads.items()}
+  flat = lambda x: x.reshape(-1, x.shape[-1])
+  grads, masks = jax.tree.map(flat, (dict(row_grads), dict(row_masks or {})))
   if axis_name is not None:
     # Rows of all replicas, never their mean: every replica then makes the same
     # exact update.
     gather = functools.partial(lax.all_gather, axis_name=axis_name, tiled=True)
-    ids, grads = jax.tree.map(gather, (ids, grads))
+    ids, grads, masks = jax.tree.map(gather, (ids, grads, masks))
   table_state, table_grads = optimizer.tables.reduce(
-    state.table_optimizer, state.tables, ids, grads
+    state.table_optimizer, state.tables, ids, grads, masks
   )
   norm = jnp.sqrt(
     optax.tree.norm(dense_grads, squared=True)
@@ -155,7 +172,7 @@ def make_train_step(
 
   Returns:
     (state, batch) -> (state, {'loss', 'grad_norm'}); loss is the weighted mean
-    log loss of the batch before the update, in nats.
+    log loss of the batch before the update, in nats, without what modules add.
   """
   axis_name = model.axis_name
 
@@ -169,13 +186,21 @@ def make_train_step(
         model, state, params, rows, batch, key, collections or {}
       )
       losses = optax.sigmoid_binary_cross_entropy(out.logits, batch.labels)
-      return jnp.sum(weights * losses), out.batch_stats
+      loss = jnp.sum(weights * losses)
+      return loss + out.added, (loss, out)
 
-    (loss, batch_stats), (dense_grads, row_grads) = jax.value_and_grad(
+    (dense_grads, row_grads), (loss, out) = jax.grad(
       objective, argnums=(0, 1), has_aux=True
     )(state.params, rows)
     state, norm = apply_gradients(
-      state, optimizer, dense_grads, flat_ids, row_grads, batch_stats, axis_name
+      state,
+      optimizer,
+      dense_grads,
+      flat_ids,
+      row_grads,
+      out.batch_stats,
+      axis_name,
+      out.row_masks,
     )
     return state, {'loss': blocks.psum(loss, axis_name), 'grad_norm': norm}
 

@@ -38,6 +38,8 @@ class RealDataTest(parameterized.TestCase):
     ('frappe', {'draw': 1}, (202_027, 57_722, 28_860), 67_604),
     ('diabetes130', {}, (81_412, 10_177, 10_177), 9_086),
     ('movielens_1m', {}, (390_120, 48_765, 48_765), None),
+    # All ratings: their time stamps are not needed.
+    ('movielens_1m', {'split': 'ratio'}, (799_616, 100_267, 100_326), None),
     ('movielens_100k', {}, (80_000, 10_000, 10_000), None),
     ('adult', {}, (32_561, 16_281), None),
     ('amazon_employee', {}, (26_215, 6_554), None),
@@ -114,6 +116,53 @@ class NamesTest(parameterized.TestCase):
   def test_mistakes_are_named(self, name, options, message):
     with self.assertRaisesRegex(errors.AutorecError, message):
       data_lib.load(name, str(self.root), **options)
+
+  def test_a_raw_file_in_place_of_its_schema_file(self):
+    path = self.root / 'mine.csv'
+    path.write_text('label,a\n')
+    with self.assertRaisesRegex(errors.DataError, '--infer=.*mine.csv. writes'):
+      data_lib.load(str(path))
+
+  @parameterized.parameters(
+    ({'min_count': 'two'}, "min_count is 'two'; expected int"),
+    ({'split_seed': -1}, 'seed is -1; expected at least 0'),
+  )
+  def test_options_of_another_type(self, options, message):
+    with self.assertRaisesRegex(errors.DataError, message):
+      data_lib.load('criteo', str(self.root), source='x.tsv', **options)
+
+  def test_what_a_broken_store_leaves_is_no_source(self):
+    (self.root / '.jax_autorec' / 'criteo-0').mkdir(parents=True)
+    with self.assertRaisesRegex(errors.DataError, 'None of .*train.txt'):
+      data_lib.load('criteo', str(self.root))
+
+  def test_criteo_with_commas_below_any_directory(self):
+    names = [*(f'I{i}' for i in range(1, 14)), *(f'C{i}' for i in range(1, 27))]
+    directory = self.root / 'old.gz' / 'criteo'
+    directory.mkdir(parents=True)
+    lines = [','.join([str(i % 2), *['3'] * 39]) for i in range(60)]
+    path = directory / 'random_4584.csv'
+    path.write_text('\n'.join([','.join(['Label', *names]), *lines]) + '\n')
+    data = data_lib.load('criteo', str(self.root / 'old.gz'))
+    self.assertEqual(data.counts['kept'], 60)
+
+  @parameterized.parameters('{bad', '3')
+  def test_names_of_fields_that_are_none(self, text):
+    for split in ('train', 'valid', 'test'):
+      (self.root / f'{split}.libsvm').touch()
+    (self.root / 'fields.json').write_text(text)
+    with self.assertRaisesRegex(errors.DataError, 'fields.json: .*order, as'):
+      data_lib.load('frappe', str(self.root))
+
+  def test_adult_as_its_public_download_is(self):
+    row = '20, Private, 1, HS, 9, X, Y, Z, W, Male, 0, 0, 40, ?, {}'
+    lines = [row.format(('<=50K', '>50K')[i % 2]) for i in range(100)]
+    (self.root / 'adult.data').write_text('\n'.join(lines) + '\n\n')
+    lines = ['|1x3 Cross validator', *(f'{line}.' for line in lines)]
+    (self.root / 'adult.test').write_text('\n'.join(lines) + '\n\n')
+    data = data_lib.load('adult', str(self.root))
+    self.assertEqual(data.counts['read'], 200)
+    np.testing.assert_array_equal(data.test.labels, np.arange(100) % 2)
 
   def test_an_unknown_rule_of_splitting(self):
     with self.assertRaisesRegex(errors.DataError, "'tame'.*mean 'time'"):

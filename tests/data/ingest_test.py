@@ -7,6 +7,8 @@ from unittest import mock
 
 from absl.testing import absltest, parameterized
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from jax_autorec import errors
 from jax_autorec.data import ingest, store
@@ -126,6 +128,33 @@ class FitTest(_IngestTest):
     wanted = [expected[int(user) % 4] for user in self._users(data)]
     np.testing.assert_array_equal(data.train.labels, wanted)
 
+  @parameterized.parameters(
+    ([True, False], ('True',)),
+    ([1.0, 0.0], ('1.0',)),
+    ([1, 0], ('1.0',)),
+    (['True', 'False'], ('True',)),
+  )
+  def test_positive_labels_of_typed_columns(self, labels, positive):
+    rows = {'label': labels * 50, 'user': [*range(100)]}
+    path = str(self.root / 'x.parquet')
+    pq.write_table(pa.table(rows), path)
+    source = self._source(
+      path,
+      columns=(Column('user'),),
+      format='parquet',
+      label_positive=positive,
+    )
+    data = self._load(source)
+    self.assertEqual(
+      data.train.labels.tolist(),
+      [1 - int(user) % 2 for user in self._users(data)],
+    )
+
+  def test_positive_labels_that_no_row_has(self):
+    source = self._source(self._write(_lines(50)), label_positive=('yes',))
+    with self.assertRaisesRegex(errors.DataError, r"label_positive, \['yes'\]"):
+      self._load(source)
+
   def test_chunks_and_blocks_of_any_size_give_the_same_bytes(self):
     options = {
       'columns': (
@@ -236,6 +265,9 @@ class SplitTest(_IngestTest):
     np.savetxt(files['test'], order[61:], '%d')
     with self.assertRaisesRegex(errors.DataError, '1 rows are in no split'):
       self._load(source)
+    np.savetxt(files['test'], [], '%d')
+    with self.assertRaisesRegex(errors.DataError, '40 rows are in no split'):
+      self._load(source)
     np.savetxt(files['test'], [100], '%d')
     with self.assertRaisesRegex(errors.DataError, 'beyond the 100 that exist'):
       self._load(source)
@@ -244,6 +276,10 @@ class SplitTest(_IngestTest):
     files = {'train': (self._write(_lines(50)),)}
     with self.assertRaisesRegex(errors.DataError, 'the test split has no rows'):
       self._load(self._source(files))
+    for rows in (1, 2):
+      source = self._source(self._write(_lines(rows)))
+      with self.assertRaisesRegex(errors.DataError, f'of {rows} in all'):
+        self._load(source)
 
 
 class BadRowsTest(_IngestTest):
@@ -281,7 +317,9 @@ class BadRowsTest(_IngestTest):
 
   def test_nothing_but_bad_rows(self):
     source = self._source(self._write(['3,1,a,1,1'] * 4))
-    with self.assertRaisesRegex(errors.DataError, 'no row could be kept'):
+    with self.assertRaisesRegex(
+      errors.DataError, r'no row could be kept, of 4. .*line 2: .* 0 or 1'
+    ):
       self._load(source, bad_rows='quarantine')
 
   def test_row_numbers_do_not_outlive_a_bad_row(self):

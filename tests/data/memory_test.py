@@ -115,6 +115,10 @@ class FromArraysTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.DataError, message):
       data_lib.from_arrays(_frame(), **arguments)
 
+  def test_nothing_to_train_on(self):
+    with self.assertRaisesRegex(errors.DataError, 'no rows to train on'):
+      data_lib.from_arrays(None)
+
   def test_the_example_of_the_docstring(self):
     self.assertEqual(doctest.testmod(memory), (0, 3))
 

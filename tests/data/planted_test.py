@@ -87,7 +87,7 @@ class PlantedTest(parameterized.TestCase):
   def test_a_term_shows_in_no_smaller_set_of_fields(self, order):
     """By enumeration: mean 0 given all fields but one, standard deviation 1."""
     rng = np.random.default_rng(order)
-    shares = [planted._zipf(size, 1.0) for size in (4, 5, 7)[:order]]
+    shares = [planted.zipf(size, 1.0) for size in (4, 5, 7)[:order]]
     tables = [planted._vectors(rng, share, 3, 3) for share in shares]
     grid = np.array(list(itertools.product(*(range(len(s)) for s in shares))))
     term = planted._term(tuple(range(order)), tables, shares, grid)
@@ -136,7 +136,16 @@ class PlantedTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(num_pairs=46), '46 planted pairs'),
     (dict(nun_pairs=3), 'nun_pairs'),
-    (dict(num_rows=10), '10 rows'),
+    (dict(num_rows=10), 'num_rows is 10; expected int of at least 100'),
+    (dict(num_rows=1e5), 'num_rows is 100000.0; expected int'),
+    (dict(num_rows='many'), "num_rows is 'many'; expected int"),
+    (dict(num_triples=121), '121 planted triples of 10 fields; there are 120'),
+    (dict(num_numeric=-1), 'num_numeric is -1'),
+    (dict(seed=-1), 'seed is -1; expected int of at least 0'),
+    (dict(zipf=float('nan')), 'zipf is nan; expected float of at least 0'),
+    (dict(std=-1.0), 'std is -1.0'),
+    (dict(widths=()), r'widths are \(\); expected integers above 0'),
+    (dict(min_values=9, max_values=8), 'of 9 to 8 values'),
   )
   def test_bad_settings(self, overrides, message):
     with self.assertRaisesRegex(errors.ConfigError, message):

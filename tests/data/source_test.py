@@ -87,11 +87,77 @@ class SchemaFileTest(parameterized.TestCase):
     ('bool', 'max_length = 4', 'max_length = true', 'True; expected int'),
     ('label', 'name = "tags"', 'name = "clicked"', "label 'clicked' among"),
     ('weight', 'name = "tags"', 'name = "w"', "'w' is categorical, but"),
+    (
+      'files_text',
+      '[files]',
+      'files = "last.csv"\n[other]',
+      'expected .files.',
+    ),
+    ('files_number', '"last.csv"', '3', "files matches|no file matches '3'"),
+    ('split_text', '[split]', '[[split]]', r'\[split\] is .*expected a table'),
+    ('column', '[[columns]]\nname = "age"', '[x]', r'unknown key .x'),
+    ('columns', '[[columns]]\nname = "tags"', '[[other]]', 'unknown key'),
+    ('all', 'train =', 'all =', 'expected .all. alone'),
+    ('seed', 'seed = 4', 'seed = -1', 'seed is -1; expected at least 0'),
+    ('bins', 'scaler = "minmax"', 'bins = 0', "'age': bins is 0"),
+    ('count', 'scaler = "minmax"', 'min_count = 0', 'min_count is 0'),
+    ('default', 'scaler = "minmax"', 'default = "x"', "'x'; expected a number"),
+    ('cut', 'scaler = "minmax"', 'max_length = 2', 'is numeric, but has a sep'),
+    (
+      'binned',
+      'separator = "|"',
+      'discretize = "log_square"',
+      'kind "numeric"',
+    ),
+    ('separator', 'separator = "|"', 'separator = ""', 'empty separator'),
+    ('delimiter', '";"', '""', "delimiter is ''; expected some text"),
+    ('newline', '";"', '"\\n"', 'delimiter is .*; expected some text'),
+    ('comment', 'label =', 'comment = ""\nlabel =', 'comment is empty'),
+    ('codec', 'label =', 'encoding = "utf9"\nlabel =', "'utf9'; expected one"),
+    ('bytes', 'label =', 'encoding = "utf-16"\nlabel =', 'Convert the file'),
+    ('name', 'label =', 'name = "../x"\nlabel =', 'named .*expected a name'),
+    ('rows', 'label =', 'rows = "x"\nlabel =', r'expected \[rows\]'),
+    ('list', '"NA"]', '["NA"]]', 'missing is .*expected a list of texts'),
+    ('where', '"minmax"', '"minimax"', r'mine.toml, \[\[columns\]\]: Scaler'),
   )
   def test_mistakes_are_named(self, old, new, message):
     self.assertIn(old, _GOOD)
     with self.assertRaisesRegex(errors.DataError, message):
       self._load(_GOOD.replace(old, new, 1))
+
+  def test_one_column_table_where_several_are_meant(self):
+    text = 'files.all = "last.csv"\n[columns]\nname = "age"\n'
+    with self.assertRaisesRegex(errors.DataError, 'in double brackets'):
+      self._load(text)
+    text = 'files.all = "last.csv"\ncolumns = ["age"]\n'
+    with self.assertRaisesRegex(errors.DataError, 'expected a table'):
+      self._load(text)
+
+  def test_names_with_brackets_are_names_before_they_are_patterns(self):
+    self.root /= 'a [1]'
+    self.root.mkdir()
+    for name in ('x[1].csv', 'x1.csv', 'x2.csv'):
+      (self.root / name).touch()
+    columns = '\n[[columns]]\nname = "age"\n'
+    for pattern, names in [
+      ('x[1].csv', ['x[1].csv']),
+      ('x[12].csv', ['x1.csv', 'x2.csv']),
+    ]:
+      source = self._load(f'files.all = "{pattern}"{columns}')
+      found = [pathlib.Path(path).name for path in source.files['all']]
+      self.assertEqual(found, names)
+
+  @parameterized.parameters(
+    ({'min_count': 'two'}, "min_count is 'two'; expected int"),
+    ({'min_count': True}, 'min_count is True; expected int'),
+    ({'split': 'time'}, "split is 'time'; expected a SplitRule"),
+    ({'label_threshold': 'x'}, "label_threshold is 'x'; expected float"),
+  )
+  def test_types_are_checked_without_a_schema_file_too(self, options, message):
+    with self.assertRaisesRegex(errors.DataError, message):
+      source_lib.Source(
+        'x', {'all': ('x',)}, (source_lib.Column('a'),), **options
+      )
 
   def test_a_missing_file(self):
     with self.assertRaisesRegex(errors.DataError, 'gone.toml does not exist'):

@@ -65,10 +65,12 @@ class StoreTest(parameterized.TestCase):
     }
     for message, data in changes.items():
       path.write_bytes(data)
-      with self.assertRaisesRegex(
-        errors.DataError, f'{self.path.name} is damaged .*{name} {message}'
-      ):
+      refused = f'{self.path.name} is damaged .*{name} {message}'
+      with self.assertRaisesRegex(errors.DataError, refused):
         ingest.load(self.source, self.stores)
+      if not name.startswith('t'):  # An encoder reads no rows.
+        with self.assertRaisesRegex(errors.DataError, refused):
+          store.read_encoder(self.path)
     path.unlink()
     with self.assertRaisesRegex(errors.DataError, f'{name} has -1 bytes'):
       ingest.load(self.source, self.stores)
@@ -81,6 +83,16 @@ class StoreTest(parameterized.TestCase):
     path.write_text(good[: len(good) // 2])
     with self.assertRaisesRegex(errors.DataError, 'damaged .manifest.json'):
       ingest.load(self.source, self.stores)
+    changed = json.loads(good)
+    changed['schema']['fields'][0]['vocab_size'] += 1
+    for text, message in [
+      (json.dumps(changed), 'manifest.json has another checksum'),
+      ('{"version": 3}', 'manifest.json has another checksum'),
+      ('[]', 'manifest.json holds no table'),
+    ]:
+      path.write_text(text)
+      with self.assertRaisesRegex(errors.DataError, message):
+        ingest.load(self.source, self.stores)
     path.write_text(json.dumps(json.loads(good) | {'version': 99}))
     for function in (store.open_store, store.read_encoder):
       with self.assertRaisesRegex(errors.DataError, 'version 99'):
@@ -126,20 +138,23 @@ class StoreTest(parameterized.TestCase):
     self.assertEqual([p.name for p in self.stores.iterdir()], [self.path.name])
 
   def test_two_at_once_leave_one_whole_store(self):
-    """The slower one finds the faster one's store in its place."""
+    """The slower one leaves the faster one's store: it may be in use."""
     shutil.rmtree(self.path)
+    inodes = []
     finish = store.Writer.finish
 
     def late(writer, *args):
       with mock.patch.object(store.Writer, 'finish', finish):
         writer.directory.rename(self.root / 'aside')
         ingest.prepare(self.source, self.stores)
+        inodes.append(self.path.stat().st_ino)
         (self.root / 'aside').rename(writer.directory)
       return finish(writer, *args)
 
     with mock.patch.object(store.Writer, 'finish', late):
       data = ingest.load(self.source, self.stores)
     self.assertEqual(data.counts['kept'], 300)
+    self.assertEqual(inodes, [self.path.stat().st_ino])
     self.assertEqual([p.name for p in self.stores.iterdir()], [self.path.name])
 
 

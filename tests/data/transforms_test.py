@@ -1,6 +1,7 @@
+import gzip
 import pathlib
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 import numpy as np
 
 from jax_autorec import data as data_lib
@@ -13,7 +14,7 @@ _AVAZU = (
 )
 
 
-class TransformsTest(absltest.TestCase):
+class TransformsTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
     self.root = pathlib.Path(self.create_tempdir().full_path)
@@ -100,6 +101,63 @@ class TransformsTest(absltest.TestCase):
       data.train.labels, [float(1 + t % 5 >= 4) for t in data.train.times]
     )
     np.testing.assert_array_equal(data.train.times, np.arange(240))
+
+  def _movielens(self, users='1::F::25::4::55117\n', name='users.dat'):
+    data = users if isinstance(users, bytes) else users.encode()
+    (self.root / name).write_bytes(data)
+    (self.root / 'movies.dat').write_text('10::Toy (1995)::Drama\n')
+    lines = [f'1::10::{1 + i % 5}::{i}' for i in range(300)]
+    (self.root / 'ratings.dat').write_text('\n'.join(lines) + '\n')
+    return data_lib.load('movielens_1m', str(self.root))
+
+  def test_compressed_attributes(self):
+    data = self._movielens(
+      gzip.compress(b'1::F::25::4::55117\r\n'), 'users.dat.gz'
+    )
+    self.assertEqual(set(self._values(data, 'zip')), {'55117'})
+
+  @parameterized.parameters('', '1::F::25\n', '1::F::25::4::5::6\n')
+  def test_attributes_that_are_none(self, text):
+    with self.assertRaisesRegex(errors.DataError, 'users.dat: .*occupation'):
+      self._movielens(text)
+
+  def test_movielens_as_commas(self):
+    lines = [f'{1 + i % 2},10,{1 + i % 5}.0,{i}' for i in range(300)]
+    for name, text in {
+      'ratings.csv': 'userId,movieId,rating,timestamp\n' + '\n'.join(lines),
+      'users.csv': 'userId,gender,age,occupation,zip\n1,F,25,4,1\n2,M,9,5,2',
+      'movies.csv': 'movieId,title,genres\n10,"Été, L\' (2001)",Drama|War',
+    }.items():
+      (self.root / name).write_text(f'{text}\n', 'utf-8')
+    data = data_lib.load('movielens_1m', str(self.root))
+    self.assertEqual(data.counts['read'], 300)
+    self.assertEqual(set(self._values(data, 'year')), {'2001'})
+    self.assertEqual(
+      set(zip(self._values(data, 'user'), self._values(data, 'zip'))),
+      {('1', '1'), ('2', '2')},
+    )
+    self.assertEqual(data.schema.field('genres').vocab_size, 4)
+
+  def test_ratings_without_times_are_split_at_random(self):
+    data = self._movielens()
+    self.assertEqual(data.train.num_rows, 240)
+    path = self.root / 'ratings.dat'
+    lines = [line.rsplit('::', 1)[0] for line in path.read_text().splitlines()]
+    path.unlink()
+    path = self.root / 'ratings_all_no_timestamp.dat'
+    path.write_text('\n'.join(lines) + '\n')
+    data = data_lib.load('movielens_1m', str(self.root), split='ratio')
+    self.assertEqual(data.counts['kept'], 300)
+    self.assertIsNone(data.train.times)
+    with self.assertRaisesRegex(errors.DataError, 'None of .*ratings.dat'):
+      data_lib.load('movielens_1m', str(self.root))
+
+  @parameterized.parameters('hour', 'C14', 'click')
+  def test_avazu_without_a_column(self, name):
+    lines = [_AVAZU.replace(name, 'other'), *['1,0,14102100' + ',x' * 21] * 3]
+    (self.root / 'train').write_text('\n'.join(lines) + '\n')
+    with self.assertRaisesRegex(errors.DataError, f'no column .{name}'):
+      data_lib.load('avazu', str(self.root))
 
   def test_movielens_100k_joins_attributes(self):
     (self.root / 'u.user').write_text(

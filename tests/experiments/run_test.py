@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import metrics
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _TINY = '--config=experiments/configs/autofis.py:planted,tiny'
@@ -178,6 +179,17 @@ class RunTest(parameterized.TestCase):
     self.assertEqual(report['search']['kept'], kept)
     self.assertEqual(report['search']['of'], 45)
 
+  def test_predictions_are_those_that_were_measured(self):
+    report = _read(_reference())
+    with np.load(_reference() / 'predictions.npz') as file:
+      labels, logits = file['labels'], file['logits']
+      self.assertNotIn('weights', file.files)
+      self.assertLen(str(file['rows']), 64)
+    self.assertEqual(logits.dtype, np.float32)
+    found = metrics.evaluate_logits(labels, logits)
+    for key, value in found.items():
+      self.assertEqual(value, report['test'][key], key)
+
   def test_the_search_finds_planted_pairs(self):
     report = _read(_reference())
     planted = {tuple(pair) for pair in report['truth']['pairs']}
@@ -253,6 +265,26 @@ class RunTest(parameterized.TestCase):
     for text in expected:
       self.assertIn(text, done.stderr)
 
+  def test_a_split_of_one_class_is_refused_before_training(self):
+    path = pathlib.Path(self.create_tempdir())
+    rows = [f'{int(i % 3 == 0 and i < 900)},{i % 7},{i}' for i in range(1000)]
+    (path / 'clicks.csv').write_text('label,ad,time\n' + '\n'.join(rows) + '\n')
+    (path / 'clicks.toml').write_text(
+      'label = "label"\ntime = "time"\n\n[files]\nall = "clicks.csv"\n\n'
+      '[split]\nkind = "time"\nvalid = 0.1\ntest = 0.1\n\n'
+      '[[columns]]\nname = "ad"\nkind = "categorical"\n'
+    )
+    done = _run(
+      f'--workdir={path / "run"}',
+      f'--config=experiments/configs/base.py:{path}/clicks.toml',
+    )
+    self.assertEqual(done.returncode, 1)
+    self.assertIn(
+      'The test split of 100 rows needs labels of both', done.stderr
+    )
+    self.assertNotIn('Traceback', done.stderr)
+    self.assertFalse((path / 'run' / 'metrics.jsonl').exists())
+
   def test_a_full_disk_is_named(self):
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
     workdir = self.create_tempdir().full_path
@@ -264,8 +296,10 @@ class RunTest(parameterized.TestCase):
   def test_an_unsearched_model_has_a_report(self):
     workdir = pathlib.Path(self.create_tempdir())
     config = '--config=experiments/configs/base.py:planted,tiny'
-    done = _run(config, '--config.model=deepfm', f'--workdir={workdir}')
+    arguments = config, '--config.model=deepfm', f'--workdir={workdir}'
+    done = _run(*arguments, '--nopage')
     self.assertEqual(done.returncode, 0, done.stderr)
+    self.assertFalse((workdir / 'report.html').exists())
     report = _read(workdir)
     self.assertEqual((report['model'], report['method']), ('deepfm', 'base'))
     self.assertEmpty(report['controls'])

@@ -6,7 +6,7 @@ from absl.testing import absltest, parameterized
 
 from experiments import cli
 from experiments import settings as settings_lib
-from experiments.configs import autofis, base
+from experiments.configs import autodim, autofis, base, ras
 from jax_autorec import errors
 
 
@@ -54,6 +54,30 @@ class ResolveTest(parameterized.TestCase):
     self.assertEqual(values['train']['learning_rate'], 3.0)
     # The plain model's rate is the protocol's.
     self.assertEqual(values['control_train']['base']['learning_rate'], 1e-3)
+
+  def test_a_label_has_values_of_its_own(self):
+    rates = {'fm': 1.0, 'fm+ras': 2.0, 'fm+ras_small': 3.0}
+    chosen = {model: {'learning_rate': rate} for model, rate in rates.items()}
+    _with_tuned(self, 'adult', chosen)
+    for label, expected in (
+      (None, 2.0),
+      ('fm+ras_small', 3.0),
+      ('fm+ras_large', 2.0),
+    ):
+      config = ras.get_config('adult')
+      config.label = label
+      values = settings_lib.resolve(config)
+      self.assertEqual(values['train']['learning_rate'], expected)
+      # Other models do not take it.
+      controls = values['control_train']
+      self.assertEqual(controls['base']['learning_rate'], 1.0)
+
+  def test_a_search_of_which_nothing_is_known_has_a_length(self):
+    values = settings_lib.resolve(autodim.get_config('frappe'))
+    self.assertGreater(values['search']['epochs'], 0)
+    # What is known is left as it is.
+    values = settings_lib.resolve(autofis.get_config('planted'))
+    self.assertIsNone(values['search']['min_steps'])
 
   def test_the_protocol_alone_is_for_unsearched_models(self):
     _with_tuned(self, 'frappe', {'deepfm': {'embedding_l2': 7.0}})
@@ -107,7 +131,9 @@ class ResolveTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.ConfigError, expected):
       settings_lib.resolve(config)
 
-  @parameterized.parameters('planted', 'frappe', 'diabetes130', 'own.toml')
+  @parameterized.parameters(
+    'planted', 'planted_ranks', 'frappe', 'diabetes130', 'own.toml'
+  )
   def test_training_settings_are_complete_and_valid(self, data):
     values = settings_lib.fit_batch_size(
       settings_lib.resolve(autofis.get_config(data)), 30_000
@@ -120,6 +146,16 @@ class ResolveTest(parameterized.TestCase):
     search = settings_lib.training(values, 'none', **values['search']['train'])
     rate = values['search']['train']['learning_rate']
     self.assertEqual(search.learning_rate, rate)
+
+
+class ChangesTest(absltest.TestCase):
+  def test_names_what_differs(self):
+    old = {'a': {'b': 1, 'c': [1, 2]}, 'd': 'x'}
+    self.assertEqual(settings_lib.changes(old, old | {'new': None}), '')
+    new = {'a': {'b': 2, 'c': [1, 2]}, 'd': 'x'}
+    self.assertEqual(settings_lib.changes(old, new), 'a.b is 1, now 2')
+    many = settings_lib.changes({}, {str(i): i for i in range(9)})
+    self.assertIn('4 more', many)
 
 
 class BatchSizeTest(parameterized.TestCase):

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_autorec import errors
 from jax_autorec import fields as fields_lib
 from jax_autorec.nn import field_choices
 
@@ -155,6 +156,59 @@ class MixedDimsTest(parameterized.TestCase):
     np.testing.assert_allclose(
       evaluated[:_LIVE], out[:_LIVE], rtol=1e-3, atol=1e-4
     )
+
+
+class ColumnMaskTest(absltest.TestCase):
+  def _module(self, starts, lengths=(1, 3, 1)):
+    plan = fields_lib.ColumnMask(4, starts)
+    fields = [
+      fields_lib.FieldPlan(n, 'categorical', 4, vocab_size=9, max_length=length)
+      for n, length in zip(_NAMES, lengths)
+    ]
+    return field_choices.build(plan, fields, None, 'fields')
+
+  def test_every_id_takes_the_factors_of_its_group(self):
+    starts = ((0, 2, 5), (0, 4), (0,))
+    module = self._module(starts)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(-1, 9, (20, 5)).astype(np.int32)
+    values = rng.normal(size=(20, 5, 4)).astype(np.float32)
+    values[ids < 0] = 0
+    mask = rng.uniform(size=(6, 4)).astype(np.float32)
+    got = module.apply({'arch': {'mask': mask}}, values, ids, method='values')
+    for row in range(20):
+      for column, field in enumerate((0, 1, 1, 1, 2)):
+        own = sum(start <= ids[row, column] for start in starts[field]) - 1
+        group = sum(map(len, starts[:field])) + max(own, 0)
+        np.testing.assert_array_equal(
+          got[row, column], values[row, column] * mask[group]
+        )
+    # The pooled vectors are not masked again.
+    pooled = rng.normal(size=(20, 3, 4)).astype(np.float32)
+    again = module.apply(
+      {'arch': {'mask': mask}}, pooled, np.ones(20, bool), train=True
+    )
+    np.testing.assert_array_equal(again, pooled)
+
+  def test_one_group_per_field_is_taken_once(self):
+    module = self._module(((0,),) * 3)
+    rng = np.random.default_rng(0)
+    mask = rng.uniform(size=(3, 4)).astype(np.float32)
+    variables = {'arch': {'mask': mask}}
+    values = rng.normal(size=(20, 5, 4)).astype(np.float32)
+    ids = np.zeros((20, 5), np.int32)
+    same = module.apply(variables, values, ids, method='values')
+    np.testing.assert_array_equal(same, values)
+    pooled = rng.normal(size=(20, 3, 4)).astype(np.float32)
+    got = module.apply(variables, pooled, np.ones(20, bool), train=False)
+    np.testing.assert_array_equal(got, pooled * mask[None])
+
+  def test_groups_must_begin_with_the_first_id(self):
+    for starts in (((1, 4),), ((0, 4, 4),), ((),)):
+      with self.assertRaisesRegex(errors.ConfigError, 'Groups of ids'):
+        fields_lib.ColumnMask(4, starts)
+    with self.assertRaisesRegex(errors.ConfigError, 'width of a column mask'):
+      fields_lib.ColumnMask(0, ((0,),))
 
 
 if __name__ == '__main__':

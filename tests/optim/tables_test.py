@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jax_autorec import errors
 from jax_autorec.optim import row_sparse, tables
 
 _SPACES = {'wide': 'a', 'narrow': 'a', 'other': 'b'}
@@ -74,6 +75,40 @@ class TablesTest(parameterized.TestCase):
     new, _ = optimizer.update(values, state, summed, jnp.float32(1))
     np.testing.assert_allclose(new['wide'], 0.5 * values['wide'], rtol=1e-6)
     np.testing.assert_array_equal(new['other'], values['other'])
+
+  @parameterized.parameters('sgd', 'adagrad', 'rowwise_adagrad', 'adam')
+  def test_an_element_moves_where_one_of_its_look_ups_is_on(self, name):
+    """The others, decay or not, and their moments keep every bit."""
+    values, ids, grads = _setup()
+    rule = getattr(row_sparse, name)(0.2, weight_decay=0.3)
+    optimizer = tables.row_sparse(rule, _SPACES, {'a': 3, 'b': 1})
+    # Past momentum would move elements that have no gradient.
+    state, summed = optimizer.reduce(optimizer.init(values), values, ids, grads)
+    values, state = optimizer.update(values, state, summed, 1.0)
+    off = np.zeros((5, 4), bool)
+    on = off.copy()
+    on[1, 0] = on[0, 1] = True  # Row 3, by its second and first look-up.
+    on[4, 2] = True  # Row 0.
+    on[3, 3] = True  # Out of range.
+    state, summed = optimizer.reduce(state, values, ids, grads, {'wide': on})
+    moved, new = optimizer.update(values, state, tables.scale(summed, 0.5), 1.0)
+    expected = np.zeros((12, 4), bool)
+    expected[[3, 3, 0], [0, 1, 2]] = True
+    np.testing.assert_array_equal(moved['wide'] != values['wide'], expected)
+    for key, moment in new.tables['wide'].moments.items():
+      changed = np.asarray(moment != state.tables['wide'].moments[key])
+      wanted = expected if changed.ndim == 2 else expected.any(1)
+      np.testing.assert_array_equal(changed, wanted)
+    # A table without a mask moves as ever.
+    touched = np.asarray(moved['narrow'] != values['narrow'])[:, 0]
+    np.testing.assert_array_equal(np.flatnonzero(touched), [0, 3, 11])
+
+  def test_a_dense_optimizer_takes_no_masks(self):
+    values, ids, grads = _setup()
+    optimizer = tables.dense(optax.sgd(1.0), _SPACES)
+    masks = {'wide': np.ones((5, 4), bool)}
+    with self.assertRaisesRegex(errors.ConfigError, "wide.*'adam'"):
+      optimizer.reduce(optimizer.init(values), values, ids, grads, masks)
 
   def test_rules_by_table(self):
     rules = {

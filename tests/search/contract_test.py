@@ -1,18 +1,27 @@
 """What every search method must keep to; a new method is one row."""
 
+import dataclasses
 import functools
 import json
+import pathlib
+import subprocess
+import sys
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import jax
 import numpy as np
+import optax
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import optim, pipeline, search, spaces
+from jax_autorec import schema as schema_lib
 from jax_autorec.data import batches, planted
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import controls, supernet
+from jax_autorec.train import parallel
 from jax_autorec.train import settings as settings_lib
+from jax_autorec.train import state as state_lib
 
 _STEPS = 32  # Four epochs of eight.
 
@@ -20,6 +29,27 @@ _STEPS = 32  # Four epochs of eight.
 def _autofis():
   c = optim.grda_c(1.1, arch_lib.Products.gate_init, 1.0, 0.8, _STEPS)
   return {'interactions': search.autofis(optim.grda(1.0, c, 0.8))}
+
+
+def _autodim(**options):
+  return lambda: {
+    'fields': search.autodim(optax.adam(0.1), _STEPS, warmup=4, **options)
+  }
+
+
+def _open_dims(model, **options):
+  def space(schema):
+    plain = spaces.build(model, schema, dim=4, **_MLP.get(model, {}))
+    return spaces.open_dims(plain, (1, 2, 4), **options)
+
+  return space
+
+
+_MLP = {'deepfm': {'hidden': (8,)}}
+
+
+def _columns(schema):
+  return spaces.open_columns(spaces.deepfm(schema, dim=4, hidden=(8,)))
 
 
 # Name -> (space of a schema, selectors).
@@ -37,6 +67,20 @@ _METHODS = {
       schema, dim=4, pairs='open', triples='open', hidden=(8,)
     ),
     _autofis,
+  ),
+  'autodim_fm': (_open_dims('fm'), _autodim(period=3)),
+  'autodim_second_order': (
+    _open_dims('deepfm', tables='separate', transforms='shared'),
+    _autodim(period=2, inner_rate=0.01, schedule='published'),
+  ),
+  'ad_s': (
+    _open_dims('deepfm', transform='zero_pad'),
+    _autodim(period=1, split='train'),
+  ),
+  'sseds': (_columns, lambda: {'fields': search.sseds(0.5)}),
+  'autosrh': (
+    lambda schema: spaces.open_columns(spaces.fm(schema, dim=4), 3),
+    lambda: {'fields': search.autosrh(warmup=8, period=2, density=0.3)},
   ),
 }
 
@@ -78,21 +122,128 @@ def _found(name):
   return _search(name)
 
 
+@functools.cache
+def _derived(name):
+  return pipeline.derive(_found(name), _data())
+
+
+@functools.cache
+def _retrained(name):
+  return pipeline.retrain(_derived(name), _data(), _settings(), seed=1)
+
+
+# Methods whose derived tables are smaller than those that are searched.
+_SHRINKING = ('sseds', 'autosrh')
+
+# Methods that train no choices, and whose choices also follow a decay.
+_SETTLED = ('sseds',)
+_DECAYED = ('autosrh',)
+
+# Names, shapes and sizes of all that a saved model holds.
+_LIST = """
+import sys
+import jax
+from jax_autorec import pipeline
+for directory in sys.argv[1:]:
+  model = pipeline.load(directory)
+  arrays = jax.tree.leaves((model.params, model.tables, model.batch_stats))
+  arrays += list(model.architecture.arrays.values())
+  print(max(x.size for x in arrays), sum(x.size for x in model.tables.values()))
+"""
+
+
 class ContractTest(parameterized.TestCase):
   @parameterized.parameters(*_METHODS)
   def test_derived_architecture_is_closed_saved_and_trained(self, name):
-    data = _data()
-    found = _found(name)
-    derived = pipeline.derive(found)
+    found, derived = _found(name), _derived(name)
     self.assertFalse(derived.is_open)
     directory = self.create_tempdir().full_path
     derived.save(directory)
     self.assertEqual(arch_lib.Architecture.load(directory), derived)
-    model = pipeline.retrain(derived, data, _settings(), seed=1)
-    self.assertTrue(np.isfinite(model.valid['auc']))
+    self.assertTrue(np.isfinite(_retrained(name).valid['auc']))
     # The model is no larger than its supernet.
     closed = controls.keep_all(found.space)
     self.assertLessEqual(derived.embedding_params, closed.embedding_params)
+    # What it is said to hold is what it holds.
+    model = _retrained(name)
+    self.assertEqual(
+      sum(table.size for table in jax.tree.leaves(model.tables)),
+      derived.embedding_params,
+    )
+    maps = [
+      leaf.size
+      for path, leaf in jax.tree_util.tree_leaves_with_path(model.params)
+      if jax.tree_util.keystr(path, simple=True).endswith('_projection')
+    ]
+    self.assertEqual(sum(maps), derived.projection_params)
+    # Settling is no draw: it gives the same again.
+    self.assertEqual(pipeline.derive(_found(name), _data()), derived)
+
+  @parameterized.parameters(*_METHODS)
+  def test_choices_and_weights_follow_rows_of_their_own_split(self, name):
+    """A split whose rows are all padding moves nothing, bit for bit."""
+    found, data = _found(name), _data()
+    if any(s.split == 'train' for s in found.selectors.values()):
+      self.skipTest('Choices and weights follow one gradient here.')
+    if name in _SETTLED:
+      self.skipTest('Choices are settled after the search alone.')
+    model = model_lib.build(found.space)
+    settings = dataclasses.replace(_settings(), table_optimizer='sgd')
+    optimizer = settings_lib.make_optimizer(settings, found.space)
+    optimizer = optimizer._replace(dense=optax.sgd(0.1))
+    selectors = {
+      slot: s._replace(schedule=search.Schedule())
+      for slot, s in found.selectors.items()
+    }
+    start = supernet.init(
+      model,
+      optimizer,
+      selectors,
+      state_lib.example_batch(data.schema),
+      jax.random.key(0),
+      0.1,
+    )
+    train = batches.Batches(data.train, 50).batch(0, 0)
+    valid = batches.Batches(data.valid, 50).batch(0, 0)
+    padding = lambda batch: batch._replace(mask=np.zeros_like(batch.mask))
+    step = jax.jit(supernet.make_step(model, optimizer, selectors))
+    weights = lambda state: (state.train.params, state.train.tables)
+    same = lambda a, b: all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+    choices_alone, _ = step(start, (padding(train), valid))
+    self.assertTrue(same(weights(choices_alone), weights(start)))
+    self.assertFalse(same(choices_alone.arch, start.arch))
+    weights_alone, _ = step(start, (train, padding(valid)))
+    self.assertFalse(same(weights(weights_alone), weights(start)))
+    if name not in _DECAYED:
+      self.assertTrue(same(weights_alone.arch, start.arch))
+
+  @parameterized.parameters(*_METHODS)
+  def test_rows_come_from_the_splits_that_they_belong_to(self, name):
+    """The test split is never read; each batch is of one other split."""
+    space, selectors = _METHODS[name]
+    data, read = _data(), []
+    chunk = batches.Batches.chunk
+
+    def recording(self, first, count):
+      stacked = chunk(self, first, count)
+      # The rows of planted data differ in their ids, but for a few.
+      read.append({row.tobytes() for row in stacked.ids.reshape(-1, 4)})
+      return stacked
+
+    with mock.patch.object(batches.Batches, 'chunk', recording):
+      _search(name, data, num_steps=16)
+    rows = lambda split: {row.tobytes() for row in np.asarray(split.ids)}
+    only_test = rows(data.test) - rows(data.train) - rows(data.valid)
+    self.assertGreater(len(only_test), 20)
+    kinds = set()
+    for ids in read:
+      self.assertFalse(ids & only_test)
+      is_train = bool(ids & (rows(data.train) - rows(data.valid)))
+      is_valid = bool(ids & (rows(data.valid) - rows(data.train)))
+      self.assertNotEqual(is_train, is_valid)
+      kinds.add('train' if is_train else 'valid')
+    bilevel = any(s.split == 'valid' for s in selectors().values())
+    self.assertEqual(kinds, {'train', 'valid'} if bilevel else {'train'})
 
   @parameterized.parameters(*_METHODS)
   def test_stopped_and_continued_ends_with_the_same_bits(self, name):
@@ -115,7 +266,8 @@ class ContractTest(parameterized.TestCase):
       found.state.train.tables,
       expected.state.train.tables,
     )
-    self.assertEqual(pipeline.derive(found), pipeline.derive(expected))
+    again = pipeline.derive(found, data)
+    self.assertEqual(again.to_dict(), _derived(name).to_dict())
 
   @parameterized.parameters(*_METHODS)
   def test_choices_have_the_shapes_that_modules_read(self, name):
@@ -158,6 +310,56 @@ class ContractTest(parameterized.TestCase):
         jax.device_get(found.state.memory[selector_slot]),
       )
       self.assertEqual(json.loads(json.dumps(values)), values)
+
+  def test_a_fresh_process_finds_no_array_of_the_full_size(self):
+    directories = [self.create_tempdir().full_path for _ in _SHRINKING]
+    for name, directory in zip(_SHRINKING, directories):
+      pipeline.save(_retrained(name), directory)
+    lines = subprocess.run(
+      [sys.executable, '-c', _LIST, *directories],
+      cwd=pathlib.Path(__file__).parent.parent.parent,
+      check=True,
+      capture_output=True,
+      text=True,
+    ).stdout.splitlines()
+    self.assertLen(lines, len(_SHRINKING))
+    for name, line in zip(_SHRINKING, lines):
+      largest, tables = map(int, line.split())
+      full = [t.num_rows * t.dim for t in _found(name).space.tables]
+      self.assertLess(largest, 0.9 * max(full), name)
+      self.assertEqual(tables, _derived(name).embedding_params)
+
+  @parameterized.parameters(*_METHODS)
+  def test_no_step_costs_with_the_vocabulary(self, name):
+    """Neither scratch memory nor work, nor a copy of what is donated."""
+    small, large = (_compiled(name, vocab) for vocab in (2000, 50_000))
+    memory = [c.memory_analysis() for c in (small, large)]
+    self.assertEqual(*(m.temp_size_in_bytes for m in memory))
+    for m in memory:
+      fresh = m.output_size_in_bytes - m.alias_size_in_bytes
+      self.assertLess(fresh, 1000)
+    flops = [c.cost_analysis()['flops'] for c in (small, large)]
+    self.assertLess(flops[1], 1.01 * flops[0])
+
+
+def _compiled(name, vocab):
+  """The program of a search's step over fields of some vocabulary."""
+  make_space, make_selectors = _METHODS[name]
+  schema = schema_lib.Schema(
+    tuple(schema_lib.Field(f, vocab_size=vocab) for f in 'abcd')
+  )
+  space, selectors, settings = make_space(schema), make_selectors(), _settings()
+  model = model_lib.build(space)
+  optimizer = settings_lib.make_optimizer(settings, space)
+  batch = state_lib.example_batch(schema, 200)
+  state = jax.eval_shape(
+    lambda: supernet.init(model, optimizer, selectors, batch, jax.random.key(0))
+  )
+  program = parallel.compile_steps(
+    supernet.make_step(model, optimizer, selectors)
+  )
+  stacked = jax.tree.map(lambda x: x[None], (batch, batch))
+  return program.run.lower(state, stacked).compile()
 
 
 if __name__ == '__main__':

@@ -48,6 +48,24 @@ class ControlsTest(absltest.TestCase):
     (plan,) = controls.random_subset(space, found, 0).interactions
     self.assertEqual((plan.name, plan.order), ('pairs', 2))
 
+  def test_random_widths_have_the_size_found(self):
+    schema = schema_lib.Schema(
+      tuple(
+        schema_lib.Field(f'field_{i}', vocab_size=10 + 37 * i)
+        for i in range(12)
+      )
+    )
+    space = spaces.open_dims(spaces.fm(schema, dim=8), (1, 2, 4, 8))
+    found = spaces.with_dims(space, [8, 1, 2, 4] * 3)
+    drawn = [controls.random_dims(space, found, seed) for seed in range(5)]
+    for control in drawn:
+      self.assertFalse(control.is_open)
+      self.assertLess(
+        abs(control.embedding_params / found.embedding_params - 1), 0.02
+      )
+    self.assertEqual(drawn[3], controls.random_dims(space, found, 3))
+    self.assertNotEqual(drawn[3], drawn[4])
+
 
 if __name__ == '__main__':
   absltest.main()

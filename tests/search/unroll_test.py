@@ -1,5 +1,7 @@
 """Exact second order through dense weights and gathered rows."""
 
+import dataclasses
+
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,9 @@ import optax
 
 from jax_autorec import schema as schema_lib
 from jax_autorec import search, spaces
+from jax_autorec.nn import embeddings
 from jax_autorec.nn import model as model_lib
-from jax_autorec.search import base, supernet
+from jax_autorec.search import base, supernet, unroll
 from jax_autorec.train import parallel
 from jax_autorec.train import settings as settings_lib
 from jax_autorec.train import state as state_lib
@@ -113,6 +116,87 @@ def _oracle(model, state, train_batch, valid_batch, rate):
     return loss(moved, logits, valid_batch)
 
   return jax.jit(jax.grad(unrolled))(state.arch['fields']['logits'])
+
+
+class QuadraticTest(parameterized.TestCase):
+  @parameterized.parameters(0.0, 0.3)
+  def test_equals_the_closed_form(self, rate):
+    """L_train = |w - A a|^2 / 2, L_valid = |w' - t|^2 / 2, dense and rows.
+
+    Every look-up of a row counts. So a row that n look-ups of the train batch
+    share has w' = w - xi n (w - C a), and dL_valid/da is xi A'(w' - t) of the
+    dense weights and xi C' sum n (w' - t) over the rows that the validation
+    batch looks up, once for each of its look-ups.
+    """
+    rng = np.random.default_rng(0)
+    names, dim, size = 'abcde', 3, 2
+    schema = schema_lib.Schema((schema_lib.Field('id', vocab_size=5),))
+    plain = spaces.fm(schema, dim=dim)
+    plain = dataclasses.replace(
+      plain, head=dataclasses.replace(plain.head, first_order=False)
+    )
+    model = model_lib.build(plain)
+    settings = settings_lib.Settings(table_optimizer='sgd', batch_size=8)
+    optimizer = settings_lib.make_optimizer(settings, plain)
+    example = state_lib.example_batch(schema, 8)
+    train_ids = np.array([0, 0, 0, 1, 2, 2, 4, 4])
+    valid_ids = np.array([0, 1, 1, 3, 3, 3, 4, 2])
+    table = rng.normal(size=(len(names), dim))
+    weights, offset = rng.normal(size=4), rng.normal(size=4)
+    by_arch, rows_by_arch = rng.normal(size=(4, size)), rng.normal(size=(3, 2))
+    arch, row_offset = rng.normal(size=size), rng.normal(size=dim)
+    with jax.enable_x64(True):
+      train, _ = state_lib.init(model, optimizer, example, jax.random.key(0))
+      train = train.replace(
+        params={'w': jnp.array(weights)},
+        tables={'main_dim_3': jnp.array(table)},
+      )
+      batch = lambda ids: example._replace(ids=ids[:, None].astype(np.int32))
+      look_up = lambda ids: {'main_dim_3': jnp.array(table)[ids][:, None]}
+
+      def train_loss(params, rows, arch):
+        dense = params['w'] - by_arch @ arch
+        own = rows['main_dim_3'] - (rows_by_arch @ arch)[None, None]
+        return 0.5 * (dense @ dense) + 0.5 * jnp.sum(own**2)
+
+      def valid_grads(params, rows):
+        def loss(arch, params, rows):
+          dense = params['w'] - offset
+          own = rows['main_dim_3'] - row_offset[None, None]
+          return 0.5 * (dense @ dense) + 0.5 * jnp.sum(own**2) + 0 * arch.sum()
+
+        return jax.grad(loss, (0, 1, 2))(jnp.array(arch), params, rows), ()
+
+      rows = look_up(train_ids)
+      dense_grads, row_grads = jax.grad(train_loss, (0, 1))(
+        train.params, rows, jnp.array(arch)
+      )
+      flat_ids = embeddings.flatten_ids(plain, batch(train_ids))
+      _, joined = unroll.join(
+        model, train, flat_ids, row_grads, batch(valid_ids)
+      )
+      grads, minus, _ = unroll.gradient(
+        model,
+        rate,
+        joined,
+        train,
+        rows,
+        dense_grads,
+        train_loss,
+        look_up(valid_ids),
+        valid_grads,
+        jnp.array(arch),
+      )
+    got = np.asarray(grads) - np.asarray(minus)
+    moved = weights - rate * (weights - by_arch @ arch)
+    expected = rate * by_arch.T @ (moved - offset)
+    counts = np.bincount(train_ids, minlength=len(names))
+    target = rows_by_arch @ arch
+    moved_table = table - rate * counts[:, None] * (table - target)
+    for valid_id in valid_ids:
+      pull = moved_table[valid_id] - row_offset
+      expected += rate * counts[valid_id] * rows_by_arch.T @ pull
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
 
 
 class UnrollTest(parameterized.TestCase):

@@ -1,0 +1,101 @@
+"""Methods that choose how wide vectors are, and the controls they lack.
+
+Question: does any of them beat one width for all fields, at its best width, at
+equal size? AutoDim's published tables (Zhao et al., WWW 2021, arXiv:2006.14827)
+compare with the width of 32 alone, which is the worst row everywhere.
+
+Controls are FDE(d) at every candidate width, MDE (widths by a formula) and RaS
+(random search; ten full trainings, which is longer than any search by gradients
+takes, and so a strong one). movielens_1m is all ratings, divided at random
+8:1:1; a rating of 4 is a like; user and item attributes are fields. Its MLPs
+are those of AutoDim's paper, 2 x 128 with batch normalisation and a dropout of
+.2, which is then not tuned; other data sets take what `experiments.settings`
+knows. criteo is a smoke run: our sample's columns are too small to say anything
+on widths.
+
+Tune first, then compare; both go on where they were stopped:
+
+  python -m experiments.tune \
+    --config=experiments/configs/embedding_table.py:movielens_1m --data_dir=DIR
+  python -m experiments.compare \
+    --config=experiments/configs/embedding_table.py:movielens_1m \
+    --data_dir=DIR --workdir=DIR
+
+`--rows='fm+*'` takes a part; ',tiny' behind the data set makes a smoke run.
+"""
+
+from ml_collections import config_dict
+
+from experiments.configs import defaults, widths
+from jax_autorec import errors
+
+MODELS = ('fm', 'wide_deep', 'deepfm')
+_WITH_MLP = ('wide_deep', 'deepfm')
+_DATA = {
+  'movielens_1m': {'data.split': 'ratio'},
+  'frappe': {},
+  'amazon_employee': {},
+  'criteo': {},
+}
+_MLP = {
+  'movielens_1m': {
+    'model_options.hidden': (128, 128),
+    'model_options.norm': 'batch',
+    'model_options.dropout': 0.2,
+  }
+}
+_TINY_DIMS = (2, 4, 8)
+
+# Short name -> name in tables, config, what is set, whether it is a control.
+_METHODS = {
+  'mde': ('MDE', 'mde', {}, True),
+  'dpq': ('DPQ', 'dpq', {}, False),
+  'nis': ('NIS', 'nis', {}, False),
+  'mgqe': ('MGQE', 'mgqe', {}, False),
+  'autoemb': ('AutoEmb', 'autoemb', {}, False),
+  'ras': ('RaS', 'ras', {}, True),
+  'ads': ('AD-s', 'autodim', {'search.split': 'train'}, False),
+  'autodim': ('AutoDim', 'autodim', {}, False),
+}
+
+
+def _uniform(dims):
+  return {
+    f'fde{dim}': (f'FDE({dim})', 'fde', {'search.dims': (dim,)}, True)
+    for dim in dims
+  }
+
+
+def get_config(argument: str = 'movielens_1m'):
+  """The table for 'DATA' or 'DATA,tiny'."""
+  data, tiny = defaults.parse(argument)
+  if data not in _DATA:
+    raise errors.ConfigError(
+      f'No table {data!r}; the tables are: {", ".join(_DATA)}.'
+      + errors.nearest(data, _DATA)
+    )
+  dims = _TINY_DIMS if tiny else widths.DIMS
+  uniform = _uniform(dims)
+  rows = {}
+  for model in MODELS:
+    for short, (name, config, chosen, control) in (uniform | _METHODS).items():
+      label = f'{model}+{short}'
+      shared = {'model': model, 'label': label, 'controls': (), **_DATA[data]}
+      if model in _WITH_MLP and not tiny:
+        shared |= _MLP.get(data, {})
+      rows[label] = {
+        'config': f'{config}.py:{argument}',
+        'set': shared | chosen,
+        'model': model,
+        'method': name,
+        'role': 'uniform' if short in uniform else 'control' * control,
+      }
+  return config_dict.ConfigDict(
+    {
+      'rows': rows,
+      'seeds': tuple(range(2021, 2026)),
+      # What every row is compared with, beside the best of its controls.
+      'reference': f'FDE({max(dims)})',
+    },
+    convert_dict=False,
+  )

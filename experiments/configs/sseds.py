@@ -1,0 +1,32 @@
+"""SSEDS: which columns of which fields would a trained model miss?
+
+Qu et al., SIGIR 2022, keep the strength of the full model with 10 % of its
+embedding parameters, from one backward pass over a trained model. Here the
+pass is over the whole validation split. The widest of `search.dims` is what is
+searched; the others are for the control of one width. Controls: logistic
+regression, the full width (base), and the narrowest single width of at least
+the size found.
+
+  python -m experiments.run --config=experiments/configs/sseds.py:frappe \
+    --data_dir=DIR --workdir=DIR
+"""
+
+from ml_collections import config_dict
+
+from experiments.configs import widths
+
+
+def get_config(argument: str | None = None):
+  """The config for 'DATA' or 'DATA,tiny'."""
+  config = widths.config(argument, method='sseds')
+  widths.searched(config)
+  config.search.update(
+    {
+      # Of the entries of the tables that is kept; more where few are wide.
+      'share': 0.5 if config.tiny else 0.1,
+      # Budget of ep_total in place of the share, or none.
+      'max_params': config_dict.placeholder(int),
+    }
+  )
+  config.controls = ('lr', 'base', 'uniform')
+  return config

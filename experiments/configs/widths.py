@@ -1,0 +1,32 @@
+"""Settings shared by the configs of embedding methods."""
+
+from ml_collections import config_dict
+
+from experiments.configs import defaults
+
+# The candidates of AutoDim's published tables.
+DIMS = (2, 8, 16, 24, 32)
+
+
+def config(argument: str | None, method: str) -> config_dict.ConfigDict:
+  """What every embedding method has; of `model_options`, dim does not count."""
+  result = defaults.config(argument, method)
+  result.search = config_dict.ConfigDict(
+    {'dims': (2, 4, 8) if result.tiny else DIMS}
+  )
+  return result
+
+
+def searched(config: config_dict.ConfigDict) -> None:
+  """Adds what a search by gradients has."""
+  unset = config_dict.placeholder
+  config.search.update(
+    {
+      # Passes over the train split; a search has no early stopping.
+      'epochs': 2 if config.tiny else unset(int),
+      # At least so many steps, however few the rows.
+      'min_steps': 0 if config.tiny else unset(int),
+      # Of the weights, while searching; as in `train` where left open.
+      'train': {'learning_rate': unset(float), 'embedding_l2': unset(float)},
+    }
+  )

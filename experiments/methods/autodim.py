@@ -1,0 +1,60 @@
+"""AutoDim, and AD-s: which width each field deserves."""
+
+import optax
+
+from experiments.methods import base
+from jax_autorec import architecture as arch_lib
+from jax_autorec import errors, search, spaces
+from jax_autorec.search import controls
+
+
+def _space(task: base.Task) -> arch_lib.Architecture:
+  options = task.search
+  return spaces.open_dims(
+    base.widest(task),
+    options['dims'],
+    tables=options['tables'],
+    transform=options['transform'],
+    transforms=options['transforms'],
+  )
+
+
+def _selectors(task: base.Task) -> dict[str, search.Selector]:
+  options = task.search
+  order, split = options['order'], options['split']
+  if order not in (1, 2):
+    raise errors.ConfigError(f'search.order is {order!r}; expected 1 or 2.')
+  if order == 2 and split == 'train':
+    raise errors.ConfigError(
+      "search.order is 2 and search.split 'train': a search of one level has "
+      "no second order. Set search.split to 'valid', or search.order to 1."
+    )
+  # One level: logits and weights follow the same gradient in every step.
+  period = 1 if split == 'train' else options['period']
+  warmup = round(options['warmup_epochs'] * task.steps_per_epoch)
+  updates = max(1, (task.steps - warmup) // period)
+  rate = options['learning_rate'] or options['travel'] / updates
+  selector = search.autodim(
+    optax.adam(rate),
+    task.steps,
+    period=period,
+    warmup=warmup,
+    schedule=options['schedule'],
+    floor=options['floor'],
+    inner_rate=options['inner_rate'] if order == 2 else None,
+    split=split,
+  )
+  return {'fields': selector}
+
+
+METHOD = base.Method(
+  _space,
+  _selectors,
+  base=base.widest,
+  controls={
+    'uniform': base.uniform,
+    'random_dims': lambda task, space, found: controls.random_dims(
+      space, found, task.seed
+    ),
+  },
+)

@@ -1,0 +1,27 @@
+"""AutoSrh: which entries matter, by groups of ids."""
+
+from experiments.methods import base
+from jax_autorec import architecture as arch_lib
+from jax_autorec import search, spaces
+
+
+def _space(task: base.Task) -> arch_lib.Architecture:
+  return spaces.open_columns(base.widest(task), task.search['groups'])
+
+
+def _selectors(task: base.Task) -> dict[str, search.Selector]:
+  options = task.search
+  selector = search.autosrh(
+    learning_rate=options['learning_rate'],
+    l1=options['l1'],
+    warmup=round(options['warmup'] * task.steps),
+    period=options['period'],
+    density=options['density'],
+    max_params=options['max_params'],
+  )
+  return {'fields': selector}
+
+
+METHOD = base.Method(
+  _space, _selectors, base=base.widest, controls={'uniform': base.uniform}
+)

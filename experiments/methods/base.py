@@ -1,0 +1,128 @@
+"""What a method has to say: how a config becomes a space and its search."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any
+
+from jax_autorec import architecture as arch_lib
+from jax_autorec import data as data_lib
+from jax_autorec import errors, search, spaces
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """What a method is asked to do.
+
+  Attributes:
+    data: the splits; a method reads the schema, the train frequencies and,
+      where it has to, rows of the train and validation splits.
+    model: name of the base model.
+    options: of the base model's factory.
+    search: the config's `search`.
+    steps: length of the search.
+    steps_per_epoch: of it.
+    seed: of the run.
+  """
+
+  data: data_lib.Dataset
+  model: str
+  options: Mapping[str, Any]
+  search: Mapping[str, Any]
+  steps: int = 0
+  steps_per_epoch: int = 0
+  seed: int = 0
+
+  def build(self, **overrides: Any) -> arch_lib.Architecture:
+    """The base model, with some options replaced."""
+    options = {**self.options, **overrides}
+    return spaces.build(self.model, self.data.schema, **options)
+
+
+def plain(task: Task) -> arch_lib.Architecture:
+  """The base model as it is."""
+  return task.build()
+
+
+def widest(task: Task) -> arch_lib.Architecture:
+  """FDE: every field at the largest candidate width.
+
+  Raises:
+    ConfigError: for a model without embeddings.
+  """
+  if task.model == 'lr':
+    raise errors.ConfigError(
+      'Model lr has no embeddings whose width to choose: set --config.model to '
+      f'one of {", ".join(name for name in spaces.MODELS if name != "lr")}.'
+    )
+  return task.build(dim=max(task.search['dims']))
+
+
+Control = Callable[
+  [Task, arch_lib.Architecture, arch_lib.Architecture], arch_lib.Architecture
+]
+
+
+def uniform(
+  task: Task, space: arch_lib.Architecture, found: arch_lib.Architecture
+) -> arch_lib.Architecture:
+  """One width for all fields: the narrowest candidate not smaller than found.
+
+  Where fields are quantised, codes and codebooks count as what is found.
+
+  Part of a gain over the widest model may be that smaller is better; this
+  control is small too.
+  """
+  del space
+  models = [task.build(dim=dim) for dim in sorted(task.search['dims'])]
+  large = [m for m in models if m.ep_total >= found.packed.ep_total]
+  return (large or models[-1:])[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """What a method needs of a config.
+
+  Attributes:
+    space: task -> architecture: open where something is searched by gradients;
+      closed where nothing is, and then it is what is trained.
+    selectors: task -> slot -> selector; None where there are none.
+    population: task -> what proposes closed architectures to be scored; None
+      where nothing does.
+    base: task -> the unsearched model that the result is compared with.
+    controls: name -> (task, space, found) -> a closed architecture to compare
+      with, beside 'lr' and 'base'. Names are those of `settings.CONTROLS`.
+  """
+
+  space: Callable[[Task], arch_lib.Architecture]
+  selectors: Callable[[Task], dict[str, search.Selector]] | None = None
+  population: Callable[[Task], search.Population] | None = None
+  base: Callable[[Task], arch_lib.Architecture] = plain
+  controls: Mapping[str, Control] = dataclasses.field(default_factory=dict)
+
+  def control(
+    self,
+    name: str,
+    task: Task,
+    space: arch_lib.Architecture,
+    found: arch_lib.Architecture,
+  ) -> arch_lib.Architecture:
+    """The architecture of a control.
+
+    Raises:
+      ConfigError: for a control that the method does not have.
+    """
+    if name == 'lr':
+      return spaces.lr(task.data.schema)
+    if name == 'base':
+      return self.base(task)
+    self.check_control(name)
+    return self.controls[name](task, space, found)
+
+  def check_control(self, name: str) -> None:
+    """Refuses a name before anything is trained."""
+    known = ('lr', 'base', *self.controls)
+    if name not in known:
+      raise errors.ConfigError(
+        f'No control {name!r} of this method; its controls are: '
+        f'{", ".join(known)}.{errors.nearest(name, known)}'
+      )

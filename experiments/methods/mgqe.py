@@ -1,0 +1,36 @@
+"""MGQE: product quantisation with fewer centroids for rare ids."""
+
+from experiments.methods import base
+from jax_autorec import architecture as arch_lib
+from jax_autorec import errors, spaces
+
+
+def _space(task: base.Task) -> arch_lib.Architecture:
+  options = task.search
+  shares, centroids = options['shares'], options['centroids']
+  if options['max_params'] is not None:
+    return spaces.quantize_within(
+      base.widest(task),
+      options['kind'],
+      options['groups'],
+      shares,
+      options['max_params'],
+      shared=options['shared'],
+    )
+  if len(shares) != len(centroids):
+    raise errors.ConfigError(
+      f'search.shares is {shares} and search.centroids {centroids}; expected '
+      'one of each per tier.'
+    )
+  return spaces.quantize(
+    base.widest(task),
+    options['kind'],
+    options['groups'],
+    list(zip(shares, centroids)),
+    shared=options['shared'],
+  )
+
+
+METHOD = base.Method(
+  _space, base=base.widest, controls={'uniform': base.uniform}
+)

@@ -1,0 +1,66 @@
+"""NIS: which rows and columns of its table each field deserves."""
+
+import itertools
+
+import optax
+
+from experiments.methods import base
+from jax_autorec import architecture as arch_lib
+from jax_autorec import errors, search, spaces
+from jax_autorec.search import controls
+
+_CUTS = ('values', 'occurrences')
+
+
+def _space(task: base.Task) -> arch_lib.Architecture:
+  options = task.search
+  if options['cuts'] not in _CUTS:
+    raise errors.ConfigError(
+      f'search.cuts is {options["cuts"]!r}; expected one of {", ".join(_CUTS)}.'
+    )
+  by_occurrences = options['cuts'] == 'occurrences'
+  # The first blocks of columns are as wide as each candidate in turn.
+  columns = [b - a for a, b in itertools.pairwise((0, *options['dims']))]
+  return spaces.open_blocks(
+    base.widest(task),
+    options['rows'],
+    columns,
+    frequencies=task.data.frequencies if by_occurrences else None,
+    mode=options['kind'],
+    prefix=options['prefix'],
+    combine=options['combine'],
+    shared_row=options['shared_row'],
+  )
+
+
+def _selectors(task: base.Task) -> dict[str, search.Selector]:
+  options = task.search
+  blocks = _space(task).choice
+  selector = search.nis(
+    optax.adam(options['learning_rate']),
+    blocks,
+    task.steps,
+    budget=options['budget'] * blocks.all_entries,
+    cost_weight=options['cost_weight'],
+    period=options['period'],
+    full_steps=round(options['full_share'] * task.steps),
+    mixed_steps=round(options['mixed_share'] * task.steps),
+    samples=options['samples'],
+    reward=options['reward'],
+    baseline=options['baseline'],
+    entropy=options['entropy'],
+  )
+  return {'fields': selector}
+
+
+METHOD = base.Method(
+  _space,
+  _selectors,
+  base=base.widest,
+  controls={
+    'uniform': base.uniform,
+    'random_blocks': lambda task, space, found: controls.random_blocks(
+      space, found, task.seed
+    ),
+  },
+)

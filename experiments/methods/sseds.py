@@ -1,0 +1,19 @@
+"""SSEDS: which columns a trained model would miss."""
+
+from experiments.methods import base
+from jax_autorec import architecture as arch_lib
+from jax_autorec import search, spaces
+
+
+def _space(task: base.Task) -> arch_lib.Architecture:
+  return spaces.open_columns(base.widest(task))
+
+
+def _selectors(task: base.Task) -> dict[str, search.Selector]:
+  options = task.search
+  return {'fields': search.sseds(options['share'], options['max_params'])}
+
+
+METHOD = base.Method(
+  _space, _selectors, base=base.widest, controls={'uniform': base.uniform}
+)

@@ -1,0 +1,437 @@
+"""What finished cells amount to: figures, differences, what is missing.
+
+All from the files of the cells, as plain values, for CSV, Markdown and the
+page (`jax_autorec.report.comparison`).
+"""
+
+from collections.abc import Mapping, Sequence
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from experiments import cells as cells_lib
+from experiments import differences
+from jax_autorec import comparison, metrics
+
+RESULT = 'result'
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+  """One column of the figures.
+
+  Attributes:
+    key: of `entries`.
+    heading: as it is shown.
+    digits: behind the point.
+    spread: whether the spread over seeds is shown.
+  """
+
+  key: str
+  heading: str
+  digits: int
+  spread: bool = True
+
+
+COLUMNS = (
+  Column('auc', 'test AUC', 5),
+  Column('logloss', 'test logloss', 5),
+  Column('valid_auc', 'valid AUC', 5, False),
+  Column('vectors', 'vectors', 0),
+  Column('ep_total', 'all embedding parameters', 0),
+  Column('total_params', 'parameters', 0),
+  Column('bytes', 'bytes', 0, False),
+  Column('search_seconds', 'search, s', 1, False),
+  Column('train_seconds', 'training, s', 1, False),
+  Column('kept', 'products kept', 1),
+  Column('closed', 'gap closed', 3),
+)
+
+NOTES = (
+  'Mean and sample standard deviation over seeds.',
+  'Vectors: entries of the tables, without first-order weights. All embedding '
+  'parameters: those too, with projections, codebooks and codes in bits / 32. '
+  'Bytes: of the saved model.',
+  'Sizes are compared, and drawn, by all embedding parameters but the '
+  'first-order weights.',
+)
+
+TESTS = (
+  'Differences in test AUC. Seeds: Student t over the seeds that both have. '
+  'Examples: bootstrap of the test rows '
+  f'({differences.SAMPLES:,} draws), models as they are. p: two-sided, by '
+  "Holm's method corrected for all rows of this table. Better or worse: every "
+  f'test says so at {differences.LEVEL:g}; anything else is a tie. The best is '
+  'chosen by validation AUC; the test split chooses nothing.'
+)
+
+
+def entries(cell: cells_lib.Cell) -> list[dict[str, Any]]:
+  """One line per model that a finished cell trained."""
+  report = json.loads(cell.report.read_text('utf-8'))
+  models = {RESULT: report, **report['controls']}
+  lines = []
+  for name, model in models.items():
+    is_result = name == RESULT
+    line = {
+      'row': cell.row.name,
+      'dataset': report['dataset'],
+      'base': report['model'],
+      'method': cell.row.method,
+      'seed': cell.seed,
+      'model': name,
+      'tiny': report['tiny'],
+    }
+    line |= {key: model['test'][key] for key in ('auc', 'logloss')}
+    line['valid_auc'] = model['valid']['auc']
+    first_order = model.get('first_order_params')
+    for key in ('embedding_params', 'ep_total', 'total_params'):
+      line[key] = model.get(key)
+    # Reports of before there were both figures lack them.
+    line['vectors'] = line['size'] = None
+    if first_order is not None:
+      line['vectors'] = model['embedding_params'] - first_order
+      line['size'] = model['ep_total'] - first_order
+    line['bytes'] = report.get('bytes', {}).get('model') if is_result else None
+    times = report.get('seconds', {})
+    line['search_seconds'] = times.get('search') if is_result else None
+    line['train_seconds'] = (
+      times.get('retrain') if is_result else model.get('seconds')
+    )
+    searched = report.get('search') or {}
+    line['kept'] = searched.get('kept') if is_result else None
+    line['of'] = searched.get('of')
+    recovered = report.get('recovered') if is_result else None
+    for key in ('planted', 'planted_kept', 'others', 'others_pruned'):
+      line[key] = recovered[key] if recovered else None
+    line['closed'] = _closed(report, model)
+    lines.append(line)
+  return lines
+
+
+def _closed(report, model) -> float | None:
+  """Share of the gap in logloss from LR to the Bayes optimum, if known."""
+  if 'bayes' not in report or 'lr' not in report['controls']:
+    return None
+  worst = report['controls']['lr']['test']['logloss']
+  best = report['bayes']['test']['logloss']
+  return (worst - model['test']['logloss']) / (worst - best)
+
+
+def spread(values: Sequence[float], digits: int, with_std: bool = True) -> str:
+  """'mean ± standard deviation'; the mean alone of one value or equal sizes."""
+  text = f'{np.mean(values):,.{digits}f}'
+  is_size = not digits and len(set(values)) == 1
+  if with_std and len(values) > 1 and not is_size:
+    text += f' ± {np.std(values, ddof=1):,.{digits}f}'
+  return text
+
+
+def summarize(
+  cells: Sequence[cells_lib.Cell], reference: str | None = None
+) -> dict[str, Any]:
+  """The whole table as plain values.
+
+  Args:
+    cells: all that are known of; those that are not done count as missing.
+    reference: method that every row of its base model is compared with.
+
+  Returns:
+    'entries': of all models; 'groups', one per data set and base model, each
+    with 'name', 'figures', 'front' (rows), 'points' (of the plot) and
+    'differences'; 'within': each result less the models of its own run;
+    'missing': (row, seed, reason); 'done', 'of': cells; 'tiny'.
+  """
+  done = [cell for cell in cells if cell.is_done]
+  lines = [line for cell in done for line in entries(cell)]
+  groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+  for line in lines:
+    groups.setdefault((line['dataset'], line['base']), []).append(line)
+  places = {(cell.row.name, cell.seed): cell.workdir for cell in done}
+  roles = {cell.row.name: cell.row.role for cell in done}
+  # Rows in the order of the table, whatever was run first.
+  order = {
+    name: i
+    for i, name in enumerate(dict.fromkeys(cell.row.name for cell in cells))
+  }
+  return {
+    'entries': lines,
+    'groups': [
+      _group(
+        f'{pathlib.Path(data).stem}, {base}',
+        sorted(group, key=lambda line: (order[line['row']], line['seed'])),
+        places,
+        roles,
+        reference,
+      )
+      for (data, base), group in groups.items()
+    ],
+    'within': _within(lines),
+    'missing': [
+      (cell.row.name, cell.seed, cell.missing)
+      for cell in cells
+      if not cell.is_done
+    ],
+    'done': len(done),
+    'of': len(cells),
+    'tiny': any(line['tiny'] for line in lines),
+  }
+
+
+def _by_model(lines):
+  models: dict[tuple[str, str], list[dict[str, Any]]] = {}
+  for line in lines:
+    models.setdefault((line['row'], line['model']), []).append(line)
+  return models
+
+
+def _group(name, lines, places, roles, reference):
+  models = _by_model(lines)
+  compared = [
+    differences.Line(
+      row,
+      group[0]['method'],
+      roles[row],
+      {line['seed']: line for line in group},
+      {line['seed']: places[row, line['seed']] for line in group},
+    )
+    for (row, model), group in models.items()
+    if model == RESULT
+  ]
+  points = []
+  for (row, model), group in models.items():
+    sizes = [line['size'] for line in group]
+    if None in sizes or not np.mean(sizes) > 0:
+      continue
+    scores = [line['auc'] for line in group]
+    points.append(
+      {
+        'name': group[0]['method'] if model == RESULT else f'{row}: {model}',
+        'row': (row, model),
+        'size': float(np.mean(sizes)),
+        'score': float(np.mean(scores)),
+        'spread': float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0,
+        'marked': model == RESULT and not roles[row],
+      }
+    )
+  front = comparison.pareto_front(
+    [p['size'] for p in points], [p['score'] for p in points]
+  )
+  return {
+    'name': name,
+    'figures': [
+      {
+        'row': row,
+        'model': model,
+        'method': group[0]['method'],
+        'seeds': len(group),
+        'of': group[0]['of'],
+        'values': {
+          column.key: [line[column.key] for line in group]
+          for column in COLUMNS
+          if all(line[column.key] is not None for line in group)
+        },
+      }
+      for (row, model), group in models.items()
+    ],
+    'points': points,
+    'front': [int(i) for i in front],
+    'differences': differences.compare(compared, reference),
+  }
+
+
+def _within(lines) -> list[dict[str, Any]]:
+  """Test AUC of each result less that of its run's controls, by seed."""
+  models = _by_model(lines)
+  found = []
+  for (row, model), group in models.items():
+    if model == RESULT or len(group) < 2:
+      continue
+    result = {line['seed']: line['auc'] for line in models[row, RESULT]}
+    paired = metrics.paired_difference(
+      [result[line['seed']] for line in group],
+      [line['auc'] for line in group],
+    )
+    found.append({'row': row, 'model': model} | paired)
+  return found
+
+
+def figures(group: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+  """Headings and cells of a group's figures; empty columns are left out."""
+  shown = [
+    column
+    for column in COLUMNS
+    if any(column.key in line['values'] for line in group['figures'])
+  ]
+  several = any(line['model'] != RESULT for line in group['figures'])
+  front = {group['points'][i]['row'] for i in group['front']}
+  headings = ['method', *(['model'] if several else []), 'seeds']
+  headings += [column.heading for column in shown] + ['Pareto front']
+  rows = []
+  for line in group['figures']:
+    cells = [line['method'], *([line['model']] if several else [])]
+    cells.append(str(line['seeds']))
+    for column in shown:
+      values = line['values'].get(column.key)
+      text = (
+        '' if values is None else spread(values, column.digits, column.spread)
+      )
+      if text and column.key == 'kept':
+        text += f' of {line["of"]}'
+      cells.append(text)
+    cells.append('yes' if (line['row'], line['model']) in front else '')
+    rows.append(cells)
+  return headings, rows
+
+
+def families(
+  group: Mapping[str, Any],
+) -> list[tuple[str, list[str], list[list[str]]]]:
+  """(reference, headings, cells) of a group's differences."""
+  found = []
+  for name in dict.fromkeys(d['reference'] for d in group['differences']):
+    family = [d for d in group['differences'] if d['reference'] == name]
+    others = list(dict.fromkeys(d['against'] for d in family))
+    one = len(others) == 1
+    title = f'Against {name}'
+    if one and others[0] != name:
+      title += f', {others[0]}'
+    headings = ['method', *([] if one else ['less']), 'seeds', 'AUC']
+    headings += ['95 %, seeds', 'p, seeds', '95 %, examples', 'p, examples']
+    headings += ['logloss', 'verdict']
+    rows = [
+      [
+        d['method'],
+        *([] if one else [d['against']]),
+        str(d['seeds']),
+        f'{d["mean"]:+.5f}',
+        _interval(d, 'seeds'),
+        _p(d['seeds_holm']),
+        _interval(d, 'examples'),
+        _p(d['examples_holm']),
+        f'{d["logloss"]:+.5f}',
+        d['verdict'],
+      ]
+      for d in family
+    ]
+    found.append((title, headings, rows))
+  return found
+
+
+def _interval(difference, kind):
+  if difference[f'{kind}_low'] is None:
+    return ''
+  low, high = difference[f'{kind}_low'], difference[f'{kind}_high']
+  return f'{low:+.5f} to {high:+.5f}'
+
+
+def _p(value):
+  return '' if value is None else f'{value:.2g}'
+
+
+def within(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+  """Headings and cells of the results less the models of their runs."""
+  headings = ['row', 'result less', 'AUC, mean', '95 % interval', 'p', 'seeds']
+  return headings, [
+    [
+      line['row'],
+      line['model'],
+      f'{line["mean"]:+.5f}',
+      f'{line["low"]:+.5f} to {line["high"]:+.5f}',
+      f'{line["p"]:.3g}',
+      str(line['n']),
+    ]
+    for line in summary['within']
+  ]
+
+
+def missing(summary: Mapping[str, Any]) -> list[str]:
+  """What is missing, in lines: rows and seeds of one reason are joined."""
+  seeds_of: dict[tuple[str, str], list[int]] = {}
+  for row, seed, reason in summary['missing']:
+    seeds_of.setdefault((row, reason), []).append(seed)
+  rows_of: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+  for (row, reason), seeds in seeds_of.items():
+    rows_of.setdefault((reason, tuple(seeds)), []).append(row)
+  lines = []
+  for (reason, seeds), rows in rows_of.items():
+    word = 'seed' if len(seeds) == 1 else 'seeds'
+    what = f'{"; ".join(rows)}, {word} {", ".join(map(str, seeds))}'
+    if reason.startswith('failed: '):
+      what, reason = f'Failed: {what}', reason.removeprefix('failed: ')
+    lines.append(f'{what}: {reason}')
+  return lines
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+  """All tables as Markdown."""
+  text = [f'{summary["done"]} of {summary["of"]} cells.']
+  for group in summary['groups']:
+    text += ['', f'## {group["name"]}', '', *_lines(*figures(group))]
+    for title, headings, rows in families(group):
+      text += ['', f'### {title}', '', *_lines(headings, rows)]
+    if group['differences']:
+      text += ['', TESTS]
+  if summary['groups']:
+    text += ['', ' '.join(NOTES)]
+  headings, rows = within(summary)
+  if rows:
+    text += ['', '## Within a run', '', *_lines(headings, rows)]
+  lines = missing(summary)
+  if lines:
+    text += ['', '## Missing', '', *(f'- {line}' for line in lines)]
+  return '\n'.join(text) + '\n'
+
+
+def _lines(headings, rows):
+  table = [headings, ['---'] * len(headings), *rows]
+  return ['| ' + ' | '.join(line) + ' |' for line in table]
+
+
+def write_csv(directory: pathlib.Path, summary: Mapping[str, Any]) -> None:
+  """cells.csv, figures.csv and differences.csv, as far as there are lines."""
+  figures_ = [
+    {
+      'group': group['name'],
+      **{key: line[key] for key in ('row', 'method', 'model', 'seeds')},
+      **{
+        f'{column.key}_{name}': value
+        for column in COLUMNS
+        for name, value in _moments(line['values'].get(column.key)).items()
+      },
+    }
+    for group in summary['groups']
+    for line in group['figures']
+  ]
+  differences_ = [
+    {'group': group['name'], **line}
+    for group in summary['groups']
+    for line in group['differences']
+  ]
+  for name, lines in (
+    ('cells', summary['entries']),
+    ('figures', figures_),
+    ('differences', differences_),
+  ):
+    path = directory / f'{name}.csv'
+    if not lines:
+      path.unlink(missing_ok=True)
+      continue
+    partial = path.with_suffix('.partial')
+    with open(partial, 'w', encoding='utf-8', newline='') as file:
+      writer = csv.DictWriter(file, list(lines[0]))
+      writer.writeheader()
+      writer.writerows(lines)
+    os.replace(partial, path)
+
+
+def _moments(values):
+  if not values:
+    return {'mean': None, 'std': None}
+  std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+  return {'mean': float(np.mean(values)), 'std': std}

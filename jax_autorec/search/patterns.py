@@ -1,0 +1,224 @@
+"""Keeping the largest entries of a table: an unstructured, sparse one.
+
+What is kept has no shape: every row holds columns of its own. The derived
+field stores the values that are kept, a bit for every entry of the table and,
+for every row, where its values begin (`fields.FieldPlan.num_values`); these
+bits and starts, 4 + dim / 8 bytes per id, count in `Architecture.ep_total`.
+
+Tables are read in blocks of rows, each pass once; nothing of a table's size is
+made but its bits.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+
+import numpy as np
+
+from jax_autorec import architecture as arch_lib
+from jax_autorec import errors
+from jax_autorec.types import Array
+
+_BLOCK_ENTRIES = 2**22
+
+Blocks = Callable[[], Iterable[np.ndarray]]
+
+
+def rows(table: Array) -> Iterator[tuple[int, np.ndarray]]:
+  """First row and rows, on the host, of the blocks of a table [R, D]."""
+  step = max(1, _BLOCK_ENTRIES // table.shape[1])
+  for start in range(0, len(table), step):
+    yield start, np.asarray(table[start : start + step])
+
+
+def main_table(architecture: arch_lib.Architecture) -> str:
+  """Name of the table of vectors of an architecture with an open choice."""
+  (name,) = [t.name for t in architecture.tables if t.view == 'main']
+  return name
+
+
+def largest(scores: Blocks, count: int) -> list[np.ndarray]:
+  """The so many largest of all scores, exactly; of equal ones the first.
+
+  Args:
+    scores: gives the blocks, float32 [R_i, D], as often as it is called; -inf
+      is never taken.
+    count: how many to take.
+
+  Returns:
+    For every block bits uint8 [R_i, ceil(D / 8)], the most significant first.
+  """
+  # The bits of floats, read as integers, have the order of the floats. Half of
+  # them are counted in a pass, so a count takes little memory.
+  high, low = np.zeros(2**16, np.int64), np.zeros(2**16, np.int64)
+  for block in scores():
+    high += np.bincount(_ordered(block) >> 16, minlength=2**16)
+  high[: int(_ordered(np.float32([-np.inf]))[0]) >> 16] = 0
+  upper, above = _place(high, count)
+  for block in scores():
+    keys = _ordered(block)
+    low += np.bincount(keys[keys >> 16 == upper] & 0xFFFF, minlength=2**16)
+  lower, above_too = _place(low, count - above)
+  threshold = max(upper << 16 | lower, _ordered(np.float32([-np.inf]))[0])
+  ties = count - above - above_too
+  kept = []
+  for block in scores():
+    keys = _ordered(block)
+    equal = (keys == threshold) & (block.reshape(-1) > -np.inf)
+    equal &= np.cumsum(equal) <= ties
+    ties -= int(equal.sum())
+    is_kept = (keys > threshold) | equal
+    kept.append(np.packbits(is_kept.reshape(block.shape), axis=1))
+  return kept
+
+
+def _ordered(values):
+  """float32 -> int64 [N] of the same order, 0 to 2^32."""
+  bits = np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint32)
+  bits = bits.astype(np.int64)
+  return np.where(bits >> 31, 0xFFFFFFFF - bits, bits | 0x80000000)
+
+
+def _place(counts, wanted):
+  """The highest bin that `wanted` entries reach down to; how many are above."""
+  from_above = np.cumsum(counts[::-1])[::-1]
+  reached = np.flatnonzero(from_above >= wanted)
+  place = int(reached[-1]) if len(reached) else 0
+  return place, int(from_above[place] - counts[place])
+
+
+def check_budget(density: float, max_params: int | None) -> None:
+  """Refuses a density out of range, before anything is trained for it."""
+  if not 0 < density <= 1:
+    raise errors.ConfigError(
+      f'The density is {density}; expected 0 < density <= 1.'
+    )
+  if max_params is not None and max_params < 1:
+    raise errors.ConfigError(
+      f'max_params is {max_params}; expected at least 1, or None.'
+    )
+
+
+def num_kept(
+  space: arch_lib.Architecture, density: float, max_params: int | None
+) -> int:
+  """Entries that a budget holds beside the bits and starts of all fields.
+
+  Args:
+    space: with an open choice.
+    density: share of the entries, where `max_params` is None.
+    max_params: the most that `ep_total` may be.
+
+  Raises:
+    ConfigError: for a budget that holds no entry.
+  """
+  entries = sum(p.vocab_size for p in space.categorical) * space.dim
+  if max_params is None:
+    return max(1, round(density * entries))
+  index = sum(_index_bytes(p.vocab_size, space.dim) for p in space.categorical)
+  fixed = space.first_order_params + index / 4
+  if max_params < fixed + 1:
+    raise errors.ConfigError(
+      f'A budget of {max_params} holds no entry: first-order weights and the '
+      f'pattern of the entries need {fixed:.0f}. Raise `search.max_params`.'
+    )
+  return min(entries, int(max_params - fixed))
+
+
+def _index_bytes(vocab_size, dim):
+  return vocab_size * (-(-dim // 8) + 4)
+
+
+def keep_largest(
+  space: arch_lib.Architecture,
+  scores: Blocks,
+  density: float,
+  max_params: int | None = None,
+  initial: Array | None = None,
+) -> arch_lib.Architecture:
+  """The closed architecture of the entries of the largest scores.
+
+  A field that keeps nothing needs no bits either; under a budget they make
+  room for further entries.
+
+  Args:
+    space: with an open choice, and one table of vectors [R, D].
+    scores: blocks of rows of that table, see `largest`.
+    density: share of the entries that is kept.
+    max_params: budget of `ep_total` in its place.
+    initial: [R, D], what the entries that are kept start from; None for fresh
+      ones.
+  """
+  count = num_kept(space, density, max_params)
+  found = with_bits(space, np.concatenate(largest(scores, count)), initial)
+  while max_params is not None:
+    more = int(max_params - found.ep_total)
+    if more < 1:
+      break
+    bits = np.concatenate(largest(scores, count + more))
+    wider = with_bits(space, bits, initial)
+    if wider.ep_total > max_params or _num_values(wider) == _num_values(found):
+      break
+    found, count = wider, count + more
+  return found
+
+
+def _num_values(architecture):
+  return sum(plan.num_values for plan in architecture.categorical)
+
+
+def with_bits(
+  space: arch_lib.Architecture, bits: np.ndarray, initial: Array | None = None
+) -> arch_lib.Architecture:
+  """The closed architecture that holds the entries whose bits are set.
+
+  Args:
+    space: with an open choice, and one table of vectors [R, D].
+    bits: uint8 [R, ceil(D / 8)], the most significant first.
+    initial: see `keep_largest`.
+
+  Raises:
+    ConfigError: where no bit is set.
+  """
+  arrays, fields, values, first = {}, [], [], 0
+  counts = np.bitwise_count(bits).sum(1, dtype=np.int64)
+  for plan in space.fields:
+    if plan.kind == 'numeric':
+      fields.append(plan)
+      continue
+    last = first + plan.vocab_size
+    total = int(counts[first:last].sum())
+    if total:
+      arrays[f'{plan.name}.bits'] = bits[first:last]
+      ends = np.cumsum(counts[first:last])
+      starts = (ends - counts[first:last]).astype(np.int32)
+      arrays[f'{plan.name}.starts'] = starts
+      fields.append(dataclasses.replace(plan, num_values=total))
+      if initial is not None:
+        values += _entries(initial, bits, first, last)
+    else:
+      fields.append(dataclasses.replace(plan, dim=1, pieces=()))
+    first = last
+  if not arrays:
+    raise errors.ConfigError(
+      'No entry of any table is kept: raise the density, or search fewer steps.'
+    )
+  if initial is not None:
+    name = f'{arch_lib.INITIAL}main_sparse'
+    arrays[name] = np.concatenate(values)[:, None]
+  return dataclasses.replace(
+    space,
+    fields=tuple(fields),
+    choice=None,
+    width=space.dim,
+    arrays=arrays,
+  )
+
+
+def _entries(table, bits, first, last):
+  """The kept entries of some rows, a block at a time."""
+  dim = table.shape[1]
+  step = max(1, _BLOCK_ENTRIES // dim)
+  for start in range(first, last, step):
+    end = min(start + step, last)
+    kept = np.unpackbits(bits[start:end], axis=1, count=dim).astype(bool)
+    yield np.asarray(table[start:end])[kept]
