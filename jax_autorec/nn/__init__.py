@@ -7,6 +7,7 @@ from jax_autorec.nn import (
   initializers,
   interactions,
   model,
+  quantizers,
 )
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
   'initializers',
   'interactions',
   'model',
+  'quantizers',
 ]
