@@ -6,6 +6,7 @@ import json
 from absl.testing import absltest, parameterized
 import jax
 import numpy as np
+import optax
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import optim, pipeline, search, spaces
@@ -17,12 +18,35 @@ from jax_autorec.train import settings as settings_lib
 _STEPS = 32  # Four epochs of eight.
 
 
-def _autofis():
+def _autofis(space):
+  del space
   c = optim.grda_c(1.1, arch_lib.Products.gate_init, 1.0, 0.8, _STEPS)
   return {'interactions': search.autofis(optim.grda(1.0, c, 0.8))}
 
 
-# Name -> (space of a schema, selectors).
+def _blocks(schema, **options):
+  plain = spaces.fm(schema, dim=4)
+  return spaces.open_blocks(plain, (0.3, 0.7), (1, 3), **options)
+
+
+def _nis(**options):
+  def selectors(space):
+    nis = search.nis(
+      optax.adam(0.05),
+      space.choice,
+      _STEPS,
+      budget=0.5 * space.choice.all_entries,
+      full_steps=8,
+      mixed_steps=8,
+      samples=2,
+      **options,
+    )
+    return {'fields': nis}
+
+  return selectors
+
+
+# Name -> (space of a schema, selectors of a space).
 _METHODS = {
   'autofis_fm': (
     lambda schema: spaces.fm(schema, dim=4, pairs='open'),
@@ -37,6 +61,15 @@ _METHODS = {
       schema, dim=4, pairs='open', triples='open', hidden=(8,)
     ),
     _autofis,
+  ),
+  'nis_single': (
+    functools.partial(_blocks, mode='single', combine='concatenate'),
+    _nis(),
+  ),
+  'nis_multi': (_blocks, _nis(reward='ce', period=2)),
+  'nis_prefix': (
+    functools.partial(_blocks, prefix=True, shared_row=True),
+    _nis(baseline='critic'),
   ),
 }
 
@@ -61,9 +94,10 @@ def _settings(**options):
 def _search(name, data=None, num_steps=_STEPS, **options):
   space, selectors = _METHODS[name]
   data = data or _data()
+  space = space(data.schema)
   return pipeline.run_search(
-    space(data.schema),
-    selectors(),
+    space,
+    selectors(space),
     data,
     _settings(),
     num_steps=num_steps,
