@@ -1,8 +1,12 @@
 import dataclasses
+import json
 
 from absl.testing import absltest, parameterized
+import numpy as np
 
+from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, spaces
+from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
 
 _SCHEMA = schema_lib.Schema(
@@ -109,6 +113,100 @@ class OpenTest(absltest.TestCase):
     self.assertEqual(closed.projection_params, 2 * 3)
     self.assertEqual(closed.dim, 3)
     self.assertFalse(closed.is_open)
+
+
+class BlocksTest(parameterized.TestCase):
+  def _ends(self, sizes, rows, counts=None):
+    names = [f'f{i}' for i in range(len(sizes))]
+    schema = schema_lib.Schema(
+      tuple(schema_lib.Field(n, vocab_size=s) for n, s in zip(names, sizes))
+    )
+    frequencies = counts and {n: np.array(c) for n, c in zip(names, counts)}
+    plain = spaces.fm(schema, dim=3)
+    space = spaces.open_blocks(plain, rows, (2, 1), frequencies=frequencies)
+    self.assertTrue(space.is_open)
+    return space.choice.rows
+
+  def test_shares_of_the_values(self):
+    """The two reserved ids lie in the first block."""
+    ends = self._ends([1002, 10], (0.1, 0.2, 0.7))
+    self.assertEqual(ends[0], (102, 302, 1002))
+    # .8 and 2.4 of eight values.
+    self.assertEqual(ends[1], (3, 5, 10))
+
+  def test_empty_blocks_are_left_out(self):
+    ends = self._ends([1, 2, 3, 4, 5], (0.1, 0.1, 0.1, 0.7))
+    self.assertEqual(ends, ((1,), (2,), (3,), (3, 4), (3, 5)))
+
+  def test_shares_of_the_occurrences(self):
+    counts = [[900, 900, 50, 30, 10, 5, 5]]
+    self.assertEqual(self._ends([7], (0.5, 0.5), counts), ((3, 7),))
+    self.assertEqual(self._ends([7], (0.6, 0.4), counts), ((4, 7),))
+    # All ids that reach a share, none more.
+    self.assertEqual(self._ends([7], (0.8, 0.15, 0.05), counts), ((4, 6, 7),))
+
+  def test_widths_are_those_of_the_blocks(self):
+    plain = spaces.deepfm(_SCHEMA, dim=5)
+    space = spaces.open_blocks(plain, (0.5, 0.5), (2, 4, 1))
+    self.assertEqual({plan.dim for plan in space.fields}, {7})
+    values = space.to_dict()
+    again = arch_lib.Architecture.from_dict(json.loads(json.dumps(values)))
+    self.assertEqual(again, space)
+
+  @parameterized.parameters(
+    (dict(rows=(0.5, 0.6)), 'sum to 1'),
+    (dict(rows=(1.5, -0.5)), 'above 0'),
+    (dict(rows=()), 'Shares'),
+    (dict(columns=()), 'Blocks of columns'),
+    (dict(columns=(2, 0)), 'at least 1'),
+    (dict(mode='many'), "'single', 'multi'"),
+    (dict(combine='sum'), "'project', 'concatenate'"),
+  )
+  def test_a_slip_is_named(self, options, message):
+    options = dict(rows=(0.5, 0.5), columns=(2, 1)) | options
+    with self.assertRaisesRegex(errors.ConfigError, message):
+      spaces.open_blocks(spaces.fm(_SCHEMA, dim=3), **options)
+
+  def test_rows_end_at_increasing_ids(self):
+    for ends in ((), (0, 3), (3, 3), (4, 2)):
+      with self.assertRaisesRegex(errors.ConfigError, 'increasing ids'):
+        fields_lib.Blocks((ends,), (2,))
+
+  def test_settled_blocks_are_tables_of_their_own(self):
+    plain = spaces.fm(_SCHEMA, dim=3)
+    kept = ((9, 9, 4), (4, 0, 0), (0, 0, 0), (0, 4, 4))
+    sizes = {}
+    for combine in fields_lib.BLOCK_COMBINES:
+      space = spaces.open_blocks(plain, (0.2, 0.8), (2, 1, 3), combine=combine)
+      self.assertEqual(space.choice.rows[0], (4, 9))
+      closed = spaces.with_blocks(space, kept)
+      self.assertFalse(closed.is_open)
+      self.assertEqual(closed.dim, 6)
+      sizes[combine] = [
+        [(p.stop, p.dim, p.column) for p in plan.pieces]
+        for plan in closed.fields
+      ]
+      entries = sum(
+        space.choice.entries(f, t, rows)
+        for f, own in enumerate(kept)
+        for t, rows in enumerate(own)
+      )
+      own = closed.embedding_params - closed.first_order_params
+      self.assertEqual(own + closed.projection_params, entries)
+    self.assertEqual(
+      sizes['project'],
+      [
+        [(9, 2, 0), (9, 1, 2), (4, 3, 3)],
+        [(4, 2, 0)],
+        [],
+        [(4, 1, 2), (4, 3, 3)],
+      ],
+    )
+    # Side by side, equal ones are one.
+    self.assertEqual(
+      sizes['concatenate'],
+      [[(9, 3, 0), (4, 3, 3)], [(4, 2, 0)], [], [(4, 4, 2)]],
+    )
 
 
 if __name__ == '__main__':

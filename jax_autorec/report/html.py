@@ -9,6 +9,7 @@ from typing import Any
 from absl import logging
 
 from jax_autorec import errors
+from jax_autorec import fields as fields_lib
 from jax_autorec.report import plots
 
 _NOISE = 0.001  # AUC; what a single seed can gain by luck on small sets.
@@ -18,6 +19,7 @@ _CONTROLS = {
   'lr': 'logistic regression, one weight per id',
   'base': 'the plain model, nothing searched',
   'all + bn + gates': 'all products, normalised and gated, none pruned',
+  'random blocks': 'blocks drawn at random, of the size found',
   'random subset': 'as many products of each order, drawn at random',
 }
 
@@ -102,6 +104,7 @@ def render(
     rows=rows,
     notes=_notes(report),
     pictures=pictures,
+    blocks=_blocks(architecture),
     interactions=_interactions(architecture),
     head=_head(architecture.get('head', {})),
     facts=_facts(report),
@@ -268,14 +271,53 @@ def _pictures(report, metrics, architecture):
   yield 'Beside the controls', list(_level_pictures(report))
   yield from _gate_sections(report, metrics, architecture)
   yield 'Learning curves, validation split', list(_curves(report, metrics))
-  sizes = {
-    field['name']: field['vocab_size'] * field['dim']
-    for field in architecture.get('fields', [])
-    if field.get('kind') == 'categorical'
-  }
+  yield 'Size over the search', list(_size_pictures(metrics))
+  sizes = {plan.name: _entries(plan) for plan in _categorical(architecture)}
   if sizes:
-    svg = plots.bars(list(sizes), list(sizes.values()), 'vocabulary x dim')
+    svg = plots.bars(list(sizes), list(sizes.values()), 'table entries')
     yield 'Size of the embeddings by field', [('Sizes by field', svg, '')]
+
+
+def _categorical(architecture) -> list[fields_lib.FieldPlan]:
+  plans = architecture.get('fields', [])
+  return [
+    fields_lib.FieldPlan(**plan)
+    for plan in plans
+    if plan.get('kind') == 'categorical'
+  ]
+
+
+def _entries(plan: fields_lib.FieldPlan) -> int:
+  if plan.num_values:
+    return plan.num_values
+  return sum(piece.num_rows * piece.dim for piece in plan.all_pieces)
+
+
+def _blocks(architecture) -> list[list[str]]:
+  """(field, ids, rows x columns, entries) where tables are in pieces."""
+  plans = _categorical(architecture)
+  if all(plan.pieces is None for plan in plans):
+    return []
+  return [
+    [
+      plan.name,
+      _number(plan.vocab_size),
+      ' + '.join(f'{_number(p.num_rows)} x {p.dim}' for p in plan.all_pieces)
+      or 'none',
+      _number(_entries(plan)),
+    ]
+    for plan in plans
+  ]
+
+
+def _size_pictures(metrics):
+  lines = [line for line in metrics if 'expected_entries' in line]
+  if lines:
+    steps = [line['step'] for line in lines]
+    sizes = [line['expected_entries'] for line in lines]
+    label = 'expected table entries'
+    series = {'an average draw': (steps, sizes)}
+    yield label, plots.curves(series, label, 'search step'), ''
 
 
 def _level_pictures(report):

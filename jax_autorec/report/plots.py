@@ -168,7 +168,9 @@ def pair_map(
 
 
 def curves(
-  series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label: str
+  series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+  label: str,
+  x_label: str = 'epoch',
 ) -> str:
   """Learning curves: name -> (epochs, values); the first stands out."""
   from matplotlib import ticker
@@ -186,7 +188,7 @@ def curves(
         linewidth=2.2 if first else 1.2,
         zorder=3 if first else 2,
       )
-    axes.set_xlabel('epoch')
+    axes.set_xlabel(x_label)
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3)

@@ -5,9 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_autorec import errors
+from jax_autorec import errors, spaces
 from jax_autorec import fields as fields_lib
-from jax_autorec.nn import field_choices
+from jax_autorec import schema as schema_lib
+from jax_autorec.nn import embeddings, field_choices
+from jax_autorec.nn import model as model_lib
+from jax_autorec.types import Batch
 
 _NAMES = ('a', 'b', 'c')
 _LIVE = 30
@@ -209,6 +212,146 @@ class ColumnMaskTest(absltest.TestCase):
         fields_lib.ColumnMask(4, starts)
     with self.assertRaisesRegex(errors.ConfigError, 'width of a column mask'):
       fields_lib.ColumnMask(0, ((0,),))
+
+
+_SCHEMA = schema_lib.Schema(
+  (
+    schema_lib.Field('a', vocab_size=9),
+    schema_lib.Field('b', vocab_size=7, max_length=3),
+    schema_lib.Field('c', vocab_size=4),
+    schema_lib.Field('x', 'numeric'),
+  )
+)
+_KEPT = ((9, 5, 9), (4, 0, 7), (0, 0, 0))
+
+
+def _batch(rows=23, seed=0):
+  rng = np.random.default_rng(seed)
+  ids = np.stack([rng.integers(0, n, rows) for n in (9, 7, 7, 7, 4)], 1)
+  ids[:, 2:4] = np.where(rng.random((rows, 2)) < 0.4, -1, ids[:, 2:4])
+  return Batch(
+    ids=ids.astype(np.int32),
+    numeric=rng.normal(size=(rows, 1)).astype(np.float32),
+    missing=np.zeros((rows, 1), bool),
+    labels=np.zeros(rows, np.float32),
+    weights=np.ones(rows, np.float32),
+    mask=np.arange(rows) < rows - 2,
+  )
+
+
+def _supernet(**options):
+  """A model of open blocks, with weights and a choice."""
+  space = spaces.open_blocks(
+    spaces.fm(_SCHEMA, dim=6), (0.3, 0.3, 0.4), (2, 1, 3), **options
+  )
+  model = model_lib.build(space)
+  variables = model.init(jax.random.key(0), _batch())
+  drawn = lambda path, x: jax.random.normal(
+    jax.random.key(len(str(path))), x.shape, x.dtype
+  )
+  params = jax.tree_util.tree_map_with_path(drawn, variables['params'])
+  arch = {'fields': {'kept': jnp.array(_KEPT, jnp.int32)}}
+  return space, model, {'params': params, 'arch': arch}
+
+
+def _closed_params(space, closed, params):
+  """Weights of the closed model, cut out of the supernet's."""
+  index = {plan.name: i for i, plan in enumerate(space.categorical)}
+  first = np.cumsum([0] + [plan.vocab_size for plan in space.categorical])
+  own, fields = params['embeddings'], params.get('fields', {})
+  (table,) = [t for t in space.tables if t.view == 'main']
+  tables, result = own[table.name], dict(own)
+  del result[table.name]
+  blocks = list(zip(space.choice.first_columns, space.choice.columns))
+
+  def rows(part):
+    field, piece = index[part.field.name], part.piece
+    columns = slice(piece.column, piece.column + piece.dim)
+    if piece.divide == 1:
+      ids = slice(first[field] + piece.start, first[field] + piece.stop)
+      return tables[ids, columns]
+    if not space.choice.is_projected:
+      return fields['shared_row'][field, None, columns]
+    # Pieces follow one another: the one before is of the block's rows.
+    before = part.field.pieces[part.field.pieces.index(piece) - 1]
+    place = blocks.index((before.column, before.dim))
+    columns = slice(before.column, before.column + before.dim)
+    kernel = fields[f'kernel_{place}'][field]
+    return (fields['shared_row'][field, columns] @ kernel)[None]
+
+  for plan in closed.tables:
+    if plan.view != 'main':
+      continue
+    result[plan.name] = jnp.concatenate([rows(part) for part in plan.parts])
+    if space.choice.is_projected and plan.dim < closed.dim:
+      kernels = [
+        fields[f'kernel_{blocks.index((p.piece.column, p.piece.dim))}'][
+          index[p.field.name]
+        ]
+        for p in plan.parts
+      ]
+      name = f'{plan.name}{embeddings.PROJECTION}'
+      result[name] = jnp.stack(kernels)
+  return {'embeddings': result, 'bias': params['bias']}
+
+
+_BLOCKS = [
+  dict(combine=combine, shared_row=shared_row)
+  for combine in fields_lib.BLOCK_COMBINES
+  for shared_row in (False, True)
+]
+
+
+class BlocksTest(parameterized.TestCase):
+  @parameterized.parameters(*_BLOCKS)
+  def test_the_closed_model_with_the_same_weights_is_the_same(self, **options):
+    space, model, variables = _supernet(**options)
+    closed = spaces.with_blocks(space, _KEPT)
+    params = _closed_params(space, closed, variables['params'])
+    expected = model.apply(variables, _batch())
+    got = model_lib.build(closed).apply({'params': params}, _batch())
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+    self.assertGreater(np.std(expected), 0.5)
+    # And it is all that a fresh one has.
+    fresh = model_lib.build(closed).init(jax.random.key(0), _batch())
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+    self.assertEqual(shapes(fresh['params']), shapes(params))
+
+  @parameterized.parameters(*_BLOCKS)
+  def test_the_mask_element_by_element(self, **options):
+    """Also of the gradient, which is exactly zero outside."""
+    _, model, variables = _supernet(**options)
+    batch = _batch()
+    flat = embeddings.flatten_ids(model.architecture, batch)
+    params = dict(variables['params']['embeddings'])
+    rows = embeddings.lookup(params, flat, model.architecture)
+    _, asked = model.apply(
+      variables, batch, rows=rows, mutable=[embeddings.ROW_MASKS]
+    )
+    mask = asked[embeddings.ROW_MASKS]['embeddings']['main_dim_6']
+    field_of_value, block_of_column = (0, 1, 1, 1, 2), (0, 0, 1, 2, 2, 2)
+    for b, row in enumerate(batch.ids):
+      for value, id_ in enumerate(row):
+        for column, block in enumerate(block_of_column):
+          is_on = id_ < _KEPT[field_of_value[value]][block]
+          if batch.mask[b]:
+            self.assertEqual(mask[b, value, column], is_on)
+
+    def loss(main):
+      out = model.apply(variables, batch, rows=rows | {'main_dim_6': main})
+      return jnp.sin(out).sum()
+
+    grads = np.asarray(jax.grad(loss)(rows['main_dim_6']))
+    live = mask & ((batch.ids >= 0) & batch.mask[:, None])[:, :, None]
+    self.assertTrue(np.all(grads[~mask] == 0))
+    self.assertTrue(np.all(grads[live] != 0))
+
+  def test_one_block_of_columns_needs_no_map(self):
+    space = spaces.open_blocks(spaces.fm(_SCHEMA, dim=6), (0.5, 0.5), (6,))
+    variables = model_lib.build(space).init(jax.random.key(0), _batch())
+    self.assertNotIn('fields', variables['params'])
+    closed = spaces.with_blocks(space, [[9], [7], [4]])
+    self.assertEqual(closed.projection_params, 0)
 
 
 if __name__ == '__main__':

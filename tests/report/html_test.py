@@ -218,6 +218,25 @@ class HtmlTest(absltest.TestCase):
     names = [v for n, v in page.attributes if n == 'aria-label']
     self.assertEqual(names, ['AUC', 'logloss', 'Sizes by field'])
 
+  def test_pieces_of_tables_are_listed_and_their_entries_counted(self):
+    result, metrics, architecture, config = _values('abc')
+    piece = dict(start=0, stop=5, dim=2, column=0, divide=1, modulo=0)
+    # The rest of the ids share a row.
+    rest = piece | dict(start=5, stop=9, divide=4, column=6)
+    architecture['fields'][0]['pieces'] = [piece, rest]
+    architecture['fields'][1]['pieces'] = []
+    metrics = [
+      *metrics,
+      {'stage': 'search', 'step': 100, 'expected_entries': 90.5},
+      {'stage': 'search', 'step': 200, 'expected_entries': 40.5},
+    ]
+    page = _Page(report.render(result, metrics, architecture, config))
+    self.assertEqual(page.row('a'), ['a', '9', '5 x 2 + 1 x 2', '12'])
+    self.assertEqual(page.row('b'), ['b', '10', 'none', '0'])
+    self.assertEqual(page.row('c'), ['c', '11', '11 x 8', '88'])
+    names = [v for n, v in page.attributes if n == 'aria-label']
+    self.assertIn('expected table entries', names)
+
   def test_same_files_give_the_same_bytes(self):
     values = _values([f'f{i}' for i in range(15)], [('f0', 'f1')])
     self.assertEqual(report.render(*values), report.render(*values))

@@ -26,13 +26,14 @@ from jax_autorec.train import state as state_lib
 _STEPS = 32  # Four epochs of eight.
 
 
-def _autofis():
+def _autofis(space):
+  del space
   c = optim.grda_c(1.1, arch_lib.Products.gate_init, 1.0, 0.8, _STEPS)
   return {'interactions': search.autofis(optim.grda(1.0, c, 0.8))}
 
 
 def _autodim(**options):
-  return lambda: {
+  return lambda space: {
     'fields': search.autodim(optax.adam(0.1), _STEPS, warmup=4, **options)
   }
 
@@ -52,7 +53,29 @@ def _columns(schema):
   return spaces.open_columns(spaces.deepfm(schema, dim=4, hidden=(8,)))
 
 
-# Name -> (space of a schema, selectors).
+def _blocks(schema, **options):
+  plain = spaces.fm(schema, dim=4)
+  return spaces.open_blocks(plain, (0.3, 0.7), (1, 3), **options)
+
+
+def _nis(**options):
+  def selectors(space):
+    nis = search.nis(
+      optax.adam(0.05),
+      space.choice,
+      _STEPS,
+      budget=0.5 * space.choice.all_entries,
+      full_steps=8,
+      mixed_steps=8,
+      samples=2,
+      **options,
+    )
+    return {'fields': nis}
+
+  return selectors
+
+
+# Name -> (space of a schema, selectors of a space).
 _METHODS = {
   'autofis_fm': (
     lambda schema: spaces.fm(schema, dim=4, pairs='open'),
@@ -77,10 +100,19 @@ _METHODS = {
     _open_dims('deepfm', transform='zero_pad'),
     _autodim(period=1, split='train'),
   ),
-  'sseds': (_columns, lambda: {'fields': search.sseds(0.5)}),
+  'sseds': (_columns, lambda space: {'fields': search.sseds(0.5)}),
   'autosrh': (
     lambda schema: spaces.open_columns(spaces.fm(schema, dim=4), 3),
-    lambda: {'fields': search.autosrh(warmup=8, period=2, density=0.3)},
+    lambda space: {'fields': search.autosrh(warmup=8, period=2, density=0.3)},
+  ),
+  'nis_single': (
+    functools.partial(_blocks, mode='single', combine='concatenate'),
+    _nis(),
+  ),
+  'nis_multi': (_blocks, _nis(reward='ce', period=2)),
+  'nis_prefix': (
+    functools.partial(_blocks, prefix=True, shared_row=True),
+    _nis(baseline='critic'),
   ),
 }
 
@@ -105,9 +137,10 @@ def _settings(**options):
 def _search(name, data=None, num_steps=_STEPS, **options):
   space, selectors = _METHODS[name]
   data = data or _data()
+  space = space(data.schema)
   return pipeline.run_search(
-    space(data.schema),
-    selectors(),
+    space,
+    selectors(space),
     data,
     _settings(),
     num_steps=num_steps,
@@ -135,9 +168,10 @@ def _retrained(name):
 # Methods whose derived tables are smaller than those that are searched.
 _SHRINKING = ('sseds', 'autosrh')
 
-# Methods that train no choices, and whose choices also follow a decay.
+# Methods that train no choices, and whose choices also follow a decay or an
+# entropy of their own.
 _SETTLED = ('sseds',)
-_DECAYED = ('autosrh',)
+_DECAYED = ('autosrh', 'nis_single', 'nis_multi', 'nis_prefix')
 
 # Names, shapes and sizes of all that a saved model holds.
 _LIST = """
@@ -220,7 +254,6 @@ class ContractTest(parameterized.TestCase):
   @parameterized.parameters(*_METHODS)
   def test_rows_come_from_the_splits_that_they_belong_to(self, name):
     """The test split is never read; each batch is of one other split."""
-    space, selectors = _METHODS[name]
     data, read = _data(), []
     chunk = batches.Batches.chunk
 
@@ -242,7 +275,7 @@ class ContractTest(parameterized.TestCase):
       is_valid = bool(ids & (rows(data.valid) - rows(data.train)))
       self.assertNotEqual(is_train, is_valid)
       kinds.add('train' if is_train else 'valid')
-    bilevel = any(s.split == 'valid' for s in selectors().values())
+    bilevel = any(s.split == 'valid' for s in _found(name).selectors.values())
     self.assertEqual(kinds, {'train', 'valid'} if bilevel else {'train'})
 
   @parameterized.parameters(*_METHODS)
@@ -348,7 +381,8 @@ def _compiled(name, vocab):
   schema = schema_lib.Schema(
     tuple(schema_lib.Field(f, vocab_size=vocab) for f in 'abcd')
   )
-  space, selectors, settings = make_space(schema), make_selectors(), _settings()
+  space, settings = make_space(schema), _settings()
+  selectors = make_selectors(space)
   model = model_lib.build(space)
   optimizer = settings_lib.make_optimizer(settings, space)
   batch = state_lib.example_batch(schema, 200)

@@ -1,4 +1,4 @@
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 
 from jax_autorec import schema as schema_lib
 from jax_autorec import spaces
@@ -9,7 +9,7 @@ _SCHEMA = schema_lib.Schema(
 )
 
 
-class ControlsTest(absltest.TestCase):
+class ControlsTest(parameterized.TestCase):
   def test_keep_all_closes_and_changes_nothing_else(self):
     space = spaces.deepfm(_SCHEMA, dim=4, pairs='open', triples='open')
     self.assertEqual(
@@ -65,6 +65,36 @@ class ControlsTest(absltest.TestCase):
       )
     self.assertEqual(drawn[3], controls.random_dims(space, found, 3))
     self.assertNotEqual(drawn[3], drawn[4])
+
+  @parameterized.parameters(
+    dict(mode='single'),
+    dict(mode='multi', combine='concatenate'),
+    dict(mode='multi', prefix=True, shared_row=True),
+  )
+  def test_random_blocks_have_the_size_found(self, **options):
+    schema = schema_lib.Schema(
+      tuple(
+        schema_lib.Field(name, vocab_size=size)
+        for name, size in zip('abcdef', (500, 300, 90, 40, 10, 3))
+      )
+    )
+    space = spaces.open_blocks(
+      spaces.fm(schema, dim=8), (0.1, 0.2, 0.3, 0.4), (2, 2, 4), **options
+    )
+    size = lambda model: model.embedding_params + model.projection_params
+    full = space.choice.all_entries
+    for rows, columns in ((1, 1), (2, 3)):
+      kept = [
+        [ends[min(rows, len(ends)) - 1]] * columns + [0] * (3 - columns)
+        for ends in space.choice.rows
+      ]
+      found = spaces.with_blocks(space, kept)
+      drawn = [controls.random_blocks(space, found, s) for s in (0, 0, 1)]
+      for control in drawn:
+        self.assertFalse(control.is_open)
+        self.assertLess(abs(size(control) - size(found)), 0.03 * full)
+      self.assertEqual(drawn[0], drawn[1])
+      self.assertNotEqual(drawn[0], drawn[2])
 
 
 if __name__ == '__main__':
