@@ -238,7 +238,9 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
   }
   if 'search' in values:
     is_gated = values['method'] in _GATED_METHODS
-    supernet = known_values
+    # The weights of a search are trained as the result's where nothing else is
+    # known; a gated supernet as the model of all pairs is.
+    supernet = known_values | values['train']
     if is_gated:
       supernet = known(data, model + GATED, values['tuned'])
     searched = supernet['search'].get(values['method'], _SEARCH)

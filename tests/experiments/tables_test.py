@@ -7,6 +7,11 @@ import subprocess
 import sys
 
 from absl.testing import absltest
+import numpy as np
+
+from experiments import cells as cells_lib
+from experiments import settings as settings_lib
+from experiments import tables
 
 _ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -23,6 +28,27 @@ def get_config(argument='x'):
     {'rows': rows, 'seeds': (1, 2)}, convert_dict=False)
 """
 
+_WIDTHS = """
+from ml_collections import config_dict
+
+def _row(config, label, **values):
+  model = label.split('+')[0]
+  values = {'model': model, 'label': label, 'data.max_rows': 3000, **values}
+  method = label.split('+')[1]
+  config = f'{config}.py:planted,tiny'
+  return {label: {'config': config, 'set': values, 'method': method}}
+
+def get_config(argument='x'):
+  rows = {
+    **_row('autodim', 'fm+autodim', controls=()),
+    **_row('none', 'fm+none'),
+    **_row('fde', 'fm+fde4', **{'search.dims': (4,)}),
+    **_row('fde', 'deepfm+fde4', **{'search.dims': (4,)}),
+  }
+  return config_dict.ConfigDict(
+    {'rows': rows, 'seeds': (1, 2), 'reference': 'fde4'}, convert_dict=False)
+"""
+
 
 def _run(module, *arguments):
   return subprocess.run(
@@ -34,6 +60,180 @@ def _run(module, *arguments):
   )
 
 
+def _csv(path):
+  with open(path, encoding='utf-8') as file:
+    return list(csv.DictReader(file))
+
+
+def _report(auc, size=100, **more):
+  metrics = {'auc': auc, 'logloss': 1 - auc}
+  return {
+    'dataset': 'frappe',
+    'model': 'fm',
+    'tiny': False,
+    'test': metrics,
+    'valid': metrics,
+    'embedding_params': size + 7,
+    'first_order_params': 7,
+    'ep_total': size + 17,
+    'total_params': size + 18,
+    'bytes': {'model': 4 * size},
+    'seconds': {'search': 2.0, 'retrain': 3.0},
+    'controls': {},
+  } | more
+
+
+def _finish(cell, report):
+  """Leaves the files of a run that ended."""
+  cell.workdir.mkdir(parents=True, exist_ok=True)
+  config = cell.row.read()
+  config.seed = cell.seed
+  text = json.dumps(settings_lib.resolve(config), default=list)
+  (cell.workdir / 'config.json').write_text(text)
+  cell.report.write_text(json.dumps(report))
+
+
+class SummaryTest(absltest.TestCase):
+  """From reports that stand in for runs."""
+
+  def setUp(self):
+    super().setUp()
+    self.workdir = pathlib.Path(self.create_tempdir())
+    methods = {
+      'fm+fde8': ('FDE(8)', 'uniform'),
+      'fm+fde2': ('FDE(2)', 'uniform'),
+      'fm+x': ('X', ''),
+      'fm+y': ('Y', ''),
+    }
+    self.rows = cells_lib.rows(
+      {
+        'rows': {
+          name: {
+            'config': 'fde.py:planted,tiny',
+            'set': {'model': 'fm'},
+            'method': method,
+            'role': role,
+          }
+          for name, (method, role) in methods.items()
+        }
+      }
+    )
+    self.reports = {
+      ('fm+fde8', 1): _report(0.81, 800),
+      ('fm+fde8', 2): _report(0.83, 800),
+      ('fm+fde2', 1): _report(0.78, 200),
+      ('fm+fde2', 2): _report(0.80, 200),
+      ('fm+x', 1): _report(0.8202, 300),
+      ('fm+x', 2): _report(0.8401, 500),
+    }
+
+  def _summary(self, seeds=(1, 2)):
+    for cell in self._cells(seeds):
+      if (cell.row.name, cell.seed) in self.reports:
+        _finish(cell, self.reports[cell.row.name, cell.seed])
+    return tables.summarize(self._cells(seeds), 'FDE(8)')
+
+  def _cells(self, seeds):
+    return cells_lib.make(self.rows, seeds, self.workdir)
+
+  def test_figures_are_means_over_seeds(self):
+    summary = self._summary()
+    (group,) = summary['groups']
+    self.assertEqual(group['name'], 'frappe, fm')
+    headings, rows = tables.figures(group)
+    lines = {row[0]: dict(zip(headings, row)) for row in rows}
+    self.assertEqual(list(lines), ['FDE(8)', 'FDE(2)', 'X'])
+    line = lines['X']
+    self.assertEqual(line['test AUC'], '0.83015 ± 0.01407')
+    self.assertEqual(line['vectors'], '400 ± 141')
+    self.assertEqual(line['all embedding parameters'], '417 ± 141')
+    self.assertEqual(lines['FDE(8)']['vectors'], '800')
+    self.assertEqual(line['bytes'], '1,600')
+    self.assertEqual((line['search, s'], line['training, s']), ('2.0', '3.0'))
+    # Nothing is larger and no better.
+    front = [name for name, row in lines.items() if row['Pareto front']]
+    self.assertEqual(front, ['FDE(2)', 'X'])
+    # Columns of other kinds of tables are left out.
+    self.assertNotIn('gap closed', headings)
+    self.assertEqual([p['size'] for p in group['points']], [810, 210, 410])
+
+  def test_differences_are_against_the_named_the_best_and_the_larger(self):
+    (group,) = self._summary()['groups']
+    families = {title: rows for title, _, rows in tables.families(group)}
+    self.assertEqual(
+      list(families),
+      [
+        'Against FDE(8)',
+        'Against the best single width, FDE(8)',
+        'Against the best control at equal or larger size, FDE(8)',
+      ],
+    )
+    for rows in families.values():
+      self.assertEqual([row[0] for row in rows], ['FDE(2)', 'X'])
+      self.assertEqual(rows[1][2], '+0.01015')
+
+  def test_what_is_missing_is_listed_with_its_reason(self):
+    failed = self._cells([1])[3]
+    failed.workdir.mkdir(parents=True)
+    (failed.workdir / 'failed.txt').write_text('out of memory')
+    summary = self._summary((1, 2, 3))
+    self.assertEqual((summary['done'], summary['of']), (6, 12))
+    text = tables.markdown(summary)
+    self.assertIn('- Failed: fm+y, seed 1: out of memory\n', text)
+    self.assertIn('- fm+y, seeds 2, 3: not run yet\n', text)
+    self.assertIn('- fm+fde8; fm+fde2; fm+x, seed 3: not run yet\n', text)
+
+  def test_subsets_add_up(self):
+    full, self.reports = self.reports, {}
+    for key in sorted(full, key=lambda key: key[1]):
+      self.reports[key] = full[key]
+      summary = self._summary()
+      self.assertEqual(summary['done'], len(self.reports))
+    self.assertLen(summary['groups'][0]['differences'], 6)
+
+  def test_nothing_finished_is_a_table_of_gaps(self):
+    self.reports = {}
+    summary = self._summary()
+    self.assertEmpty(summary['groups'])
+    self.assertIn('0 of 8 cells', tables.markdown(summary))
+
+  def test_files(self):
+    tables.write_csv(self.workdir, self._summary())
+    lines = _csv(self.workdir / 'figures.csv')
+    (line,) = (x for x in lines if x['method'] == 'X')
+    self.assertAlmostEqual(float(line['auc_mean']), (0.8202 + 0.8401) / 2)
+    self.assertAlmostEqual(
+      float(line['auc_std']), np.std([0.8202, 0.8401], ddof=1)
+    )
+    self.assertLen(_csv(self.workdir / 'cells.csv'), 6)
+    lines = _csv(self.workdir / 'differences.csv')
+    self.assertEqual({x['verdict'] for x in lines}, {'better', 'worse'})
+    self.assertLen(lines, 6)
+
+  def test_models_of_one_run_are_compared_within_it(self):
+    control = {
+      'test': {'auc': 0.8, 'logloss': 0.5},
+      'valid': {'auc': 0.8},
+      'embedding_params': 60,
+      'first_order_params': 7,
+      'ep_total': 60,
+      'total_params': 61,
+      'seconds': 1.0,
+    }
+    for report in self.reports.values():
+      report['controls'] = {'base': control}
+      report['search'] = {'kept': 3, 'of': 10}
+    summary = self._summary()
+    headings, rows = tables.within(summary)
+    self.assertEqual([row[:2] for row in rows][0], ['fm+fde8', 'base'])
+    self.assertEqual(rows[0][2], '+0.02000')
+    headings, rows = tables.figures(summary['groups'][0])
+    self.assertEqual(headings[:3], ['method', 'model', 'seeds'])
+    lines = [dict(zip(headings, row)) for row in rows]
+    self.assertEqual(lines[0]['products kept'], '3.0 ± 0.0 of 10')
+    self.assertEqual(lines[1]['products kept'], '')
+
+
 class CompareTest(absltest.TestCase):
   def test_a_failed_cell_stops_no_other_and_finished_ones_stay(self):
     root = pathlib.Path(self.create_tempdir().full_path)
@@ -43,10 +243,9 @@ class CompareTest(absltest.TestCase):
     self.assertEqual(done.returncode, 1, done.stderr)
     self.assertIn('2 of 4 cells failed', done.stderr)
     table = (root / 'out' / 'table.md').read_text()
-    self.assertIn('Failed: typo, seed 1: status 1', table)
+    self.assertIn('Failed: typo, seeds 1, 2: status 1', table)
     self.assertIn("'fmm'", table)
-    with open(root / 'out' / 'cells.csv', encoding='utf-8') as file:
-      lines = list(csv.DictReader(file))
+    lines = _csv(root / 'out' / 'cells.csv')
     self.assertLen(lines, 2 * 5)  # The result and four controls, two seeds.
     for seed in (1, 2):
       path = root / 'out' / 'cells' / 'fm' / f'seed_{seed}' / 'report.json'
@@ -58,9 +257,22 @@ class CompareTest(absltest.TestCase):
     # Mean of both seeds, as a person would compute it.
     values = [float(x['auc']) for x in lines if x['model'] == 'lr']
     self.assertIn(f'{sum(values) / 2:.5f} ±', table)
+    page = (root / 'out' / 'compare.html').read_text()
+    self.assertIn(f'{sum(values) / 2:.5f} ±', page)
     again = _run('compare', *arguments, '--dry_run')
-    self.assertEqual(again.stdout.count('done: '), 2)
-    self.assertEqual(again.stdout.count('to do: '), 2)
+    self.assertEqual(again.stdout.count('done, took '), 2)
+    self.assertEqual(again.stdout.count('to do (failed: status 1'), 2)
+    self.assertIn('2 cells scaled from other rows', again.stdout)
+    # What the cells took is that of a part of them, too.
+    part = _run('compare', *arguments, '--rows=fm', '--seeds=2')
+    self.assertEqual(part.returncode, 0, part.stderr)
+    self.assertEqual((root / 'out' / 'table.md').read_text(), table)
+
+  def test_a_config_of_one_run_is_no_table(self):
+    config = '--config=experiments/configs/fde.py:planted'
+    done = _run('compare', config, '--workdir=nowhere')
+    self.assertEqual(done.returncode, 1)
+    self.assertIn('experiments.run', done.stderr)
 
 
 class TuneTest(absltest.TestCase):
@@ -86,6 +298,39 @@ class TuneTest(absltest.TestCase):
       for key, value in result['chosen'][model].items():
         self.assertEqual(value, best[key])
     self.assertCountEqual(result['cells'], ['lr', 'fm+autofis'])
+
+  def test_rows_of_a_table_under_their_labels(self):
+    root = pathlib.Path(self.create_tempdir().full_path)
+    (root / 'table.py').write_text(_WIDTHS)
+    output = root / 'tuned.json'
+    arguments = (
+      f'--config={root}/table.py',
+      '--learning_rates=1e-2',
+      f'--output={output}',
+    )
+    done = _run('tune', *arguments, '--l2=1e-4', '--rows=fm+*')
+    # A row without a config stops no other.
+    self.assertEqual(done.returncode, 1, done.stderr)
+    self.assertIn('1 rows were not tuned: fm+none: No config', done.stderr)
+    first = json.loads(output.read_text())
+    self.assertCountEqual(first['chosen'], ['fm+fde4', 'fm+autodim'])
+    # The search started from what was chosen for the reference.
+    self.assertEqual(
+      first['searched'], {'fm+autodim': first['chosen']['fm+fde4']}
+    )
+    after = _run('tune', *arguments, '--l2=1e-4,1e-1', '--dry_run')
+    self.assertIn('fm+autodim: 1 of 2 cells to do', after.stdout)
+    self.assertIn('deepfm+fde4: 4 of 4 cells to do', after.stdout)
+    self.assertIn(', scaled from other rows', after.stdout)
+    self.assertIn('searches of 1 rows', after.stdout)
+    self.assertEqual(json.loads(output.read_text()), first)
+
+  def test_a_smoke_run_tunes_nothing_for_others(self):
+    done = _run(
+      'tune', '--config=experiments/configs/base.py:planted,tiny', '--models=lr'
+    )
+    self.assertEqual(done.returncode, 1)
+    self.assertIn('--output', done.stderr)
 
   def test_what_a_method_derives_needs_its_config(self):
     done = _run(
