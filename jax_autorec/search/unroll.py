@@ -76,10 +76,11 @@ def join(
     slots[space], distinct[space] = row_sparse.unique(
       slots[space], every, capacity
     )
-    for found, wanted in ((own, ids), (other, other_ids[space])):
-      slots[space], found[space] = row_sparse.join(
-        slots[space], distinct[space], wanted.reshape(-1)
-      )
+    ids, wanted = ids.reshape(-1), other_ids[space].reshape(-1)
+    slots[space], places = row_sparse.join(
+      slots[space], distinct[space], jnp.concatenate([ids, wanted])
+    )
+    own[space], other[space] = places[: len(ids)], places[len(ids) :]
   sums = {
     name: row_sparse.sum_rows(
       distinct[spaces[name]], gather(grads.reshape(-1, grads.shape[-1]))
