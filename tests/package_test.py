@@ -22,8 +22,9 @@ _LAYERS = (
   {'search'},
   {'train'},
   {'data', 'nn', 'optim', 'report'},
-  {'spaces'},
+  {'sizes', 'spaces'},
   {'architecture'},
+  {'fields'},
   {'metrics', 'rows'},
   {'schema', 'types'},
   {'errors'},
@@ -137,7 +138,7 @@ print(jar.evaluate(model, data.test)['auc'])
 
   def test_plain_data_do_not_import_jax(self):
     _python(
-      'from jax_autorec import architecture, errors, schema, spaces',
+      'from jax_autorec import architecture, errors, schema, sizes, spaces',
       ('jax', 'flax'),
     )
 
