@@ -2,7 +2,7 @@
 
 from jax_autorec.search.autodim import autodim
 from jax_autorec.search.autofis import autofis
-from jax_autorec.search.base import Draw, Population, Schedule, Selector
+from jax_autorec.search.base import Draw, Population, Schedule, Selector, each
 from jax_autorec.search.random_dims import random_dims
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
   'Selector',
   'autodim',
   'autofis',
+  'each',
   'random_dims',
 ]
