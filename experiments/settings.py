@@ -22,6 +22,7 @@ CONTROLS = {
   'random': 'random subset',
   'random_dims': 'random widths',
   'uniform': 'one width',
+  'hash': 'hashed rows',
 }
 
 # Their supernet is the gated model, and what it wants is known.

@@ -1,12 +1,14 @@
 """The one table of methods; each has a file of its own here and a config."""
 
-from experiments.methods import autodim, autofis, fde, random_dims
+from experiments.methods import autodim, autofis, fde, mde, qr, random_dims
 from experiments.methods.base import Method, Task, plain
 
 METHODS: dict[str, Method] = {
   'base': Method(plain),
   'autofis': autofis.METHOD,
   'fde': fde.METHOD,
+  'mde': mde.METHOD,
+  'qr': qr.METHOD,
   'ras': random_dims.METHOD,
   'autodim': autodim.METHOD,
 }
