@@ -23,6 +23,7 @@ CONTROLS = {
   'random_dims': 'random widths',
   'random_blocks': 'random blocks',
   'uniform': 'one width',
+  'hash': 'hashed rows',
 }
 
 # Their supernet is the gated model, and what it wants is known.

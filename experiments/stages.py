@@ -246,9 +246,10 @@ def derive(
     workdir: where checkpoints go; None keeps all in memory.
   """
   method, task = methods.METHODS[values['method']], make_task(values, data)
-  if method.population:
+  population = method.population(task) if method.population else None
+  if population is not None:
     scored = pipeline.run_population(
-      method.population(task),
+      population,
       data,
       settings_lib.training(values, parallel),
       seed=task.seed,
@@ -359,9 +360,9 @@ def _report(values, data, models, tests, derived):
         'of': len(_terms(space)),
       }
     if derived.trials:
-      keys = ('trial', 'valid', 'embedding_params', 'seconds')
       report['search']['trials'] = [
-        {key: trial[key] for key in keys} for trial in derived.trials
+        {k: v for k, v in trial.items() if k not in ('steps', 'architecture')}
+        for trial in derived.trials
       ]
   if data.truth:
     report['truth'] = {'pairs': data.truth['pairs']}

@@ -86,8 +86,9 @@ class Scored:
 
   Attributes:
     architecture: the one that was settled on.
-    trials: of every proposal its 'valid' metrics, 'embedding_params',
-      'seconds', 'steps' and 'architecture'.
+    trials: of every proposal what `Population.about` says of it, its 'valid'
+      metrics, 'embedding_params', 'ep_total', 'seconds', 'steps' and
+      'architecture'.
     info: 'seconds' and 'steps' of all together.
   """
 
@@ -592,8 +593,10 @@ def run_population(
       )
       line = {
         'trial': number + 1,
+        **population.about(number),
         'valid': dict(model.valid),
         'embedding_params': proposal.embedding_params,
+        'ep_total': proposal.ep_total,
         'seconds': model.info['seconds'],
         'steps': model.info['steps'],
         'architecture': proposal.to_dict(),

@@ -22,7 +22,7 @@ _LAYERS = (
   {'search'},
   {'train'},
   {'data', 'nn', 'optim', 'report'},
-  {'spaces'},
+  {'sizes', 'spaces'},
   {'architecture'},
   {'fields'},
   {'comparison', 'metrics', 'rows'},
@@ -150,7 +150,8 @@ print(jar.nn.blocks.MLP((4,)).norm, jar.train.loop.Stopping().patience)
 
   def test_plain_data_do_not_import_jax(self):
     _python(
-      'from jax_autorec import architecture, errors, fields, schema, spaces',
+      'from jax_autorec import architecture, errors, fields, schema\n'
+      'from jax_autorec import sizes, spaces',
       ('jax', 'flax'),
     )
 

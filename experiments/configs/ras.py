@@ -22,10 +22,9 @@ def get_config(argument: str | None = None):
       'trials': 2 if config.tiny else 10,
       # Of all trials together; no further one is begun after them.
       'seconds': config_dict.placeholder(float),
-      # Budget of embedding parameters (table entries), or none.
-      'max_params': config_dict.placeholder(int),
       'transform': 'linear',
     }
   )
+  widths.budgeted(config)
   config.controls = ('lr', 'base', 'uniform')
   return config

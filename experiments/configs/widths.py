@@ -30,3 +30,10 @@ def searched(config: config_dict.ConfigDict) -> None:
       'train': {'learning_rate': unset(float), 'embedding_l2': unset(float)},
     }
   )
+
+
+def budgeted(config: config_dict.ConfigDict) -> None:
+  """Adds a budget of all that vectors need (`ep_total`), by default none."""
+  # In float32 entries, or in bytes.
+  config.search.max_params = config_dict.placeholder(int)
+  config.search.max_bytes = config_dict.placeholder(int)

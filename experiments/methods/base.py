@@ -6,7 +6,7 @@ from typing import Any
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
-from jax_autorec import errors, search, spaces
+from jax_autorec import errors, search, sizes, spaces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,11 @@ def widest(task: Task) -> arch_lib.Architecture:
   return task.build(dim=max(task.search['dims']))
 
 
+def max_params(task: Task) -> float | None:
+  """The config's budget, of bytes or of parameters, in float32 entries."""
+  return sizes.budget(task.search['max_params'], task.search['max_bytes'])
+
+
 Control = Callable[
   [Task, arch_lib.Architecture, arch_lib.Architecture], arch_lib.Architecture
 ]
@@ -86,8 +91,8 @@ class Method:
     space: task -> architecture: open where something is searched by gradients;
       closed where nothing is, and then it is what is trained.
     selectors: task -> slot -> selector; None where there are none.
-    population: task -> what proposes closed architectures to be scored; None
-      where nothing does.
+    population: task -> what proposes closed architectures to be scored, or
+      None where the task leaves nothing to choose; None where nothing does.
     base: task -> the unsearched model that the result is compared with.
     controls: name -> (task, space, found) -> a closed architecture to compare
       with, beside 'lr' and 'base'. Names are those of `settings.CONTROLS`.
@@ -95,7 +100,7 @@ class Method:
 
   space: Callable[[Task], arch_lib.Architecture]
   selectors: Callable[[Task], dict[str, search.Selector]] | None = None
-  population: Callable[[Task], search.Population] | None = None
+  population: Callable[[Task], search.Population | None] | None = None
   base: Callable[[Task], arch_lib.Architecture] = plain
   controls: Mapping[str, Control] = dataclasses.field(default_factory=dict)
 

@@ -11,7 +11,7 @@ def _population(task: base.Task) -> search.Population:
     options['dims'],
     trials=options['trials'],
     seconds=options['seconds'],
-    max_params=options['max_params'],
+    max_params=base.max_params(task),
     seed=task.seed,
     transform=options['transform'],
   )

@@ -1,6 +1,6 @@
 """What a search method is: a `Selector`, pure functions over its own trees."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import optax
@@ -158,12 +158,36 @@ class Population(NamedTuple):
     ask: scored so far -> the next architecture, or None to end. It follows
       from its argument alone, so that a search can be resumed.
     derive: scored -> the architecture that is settled on.
+    about: number of a proposal, from 0 -> JSON values that tell it from the
+      others in records.
   """
 
   ask: Callable[[list[Scored]], arch_lib.Architecture | None]
   derive: Callable[[list[Scored]], arch_lib.Architecture]
+  about: Callable[[int], dict[str, Any]] = lambda number: {}
 
 
 def best(scored: list[Scored]) -> arch_lib.Architecture:
   """A `derive`: the highest AUC on the validation split."""
   return max(scored, key=lambda one: one.valid['auc']).architecture
+
+
+def each(
+  proposals: Sequence[tuple[dict[str, Any], arch_lib.Architecture]],
+) -> Population:
+  """Proposes known architectures one after another; the best is kept.
+
+  Args:
+    proposals: what each is, as JSON values, and itself. Of equal architectures
+      the first alone is trained.
+  """
+  distinct = []
+  for about, architecture in proposals:
+    if all(architecture != other for _, other in distinct):
+      distinct.append((about, architecture))
+
+  def ask(scored):
+    done = len(scored)
+    return distinct[done][1] if done < len(distinct) else None
+
+  return Population(ask, best, lambda number: distinct[number][0])

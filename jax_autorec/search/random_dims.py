@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, spaces
+from jax_autorec import errors, sizes, spaces
 from jax_autorec.search import base
 
 
@@ -23,7 +23,7 @@ def random_dims(
   seconds: float | None = None,
   seed: int = 0,
   transform: str = 'linear',
-  max_params: int | None = None,
+  max_params: float | None = None,
 ) -> base.Population:
   """Proposes widths at random.
 
@@ -36,16 +36,21 @@ def random_dims(
     seed: of the draws.
     transform: how fields meet at the largest candidate, 'linear' or
       'zero_pad'.
-    max_params: budget of embedding parameters (table entries) that every
-      proposal meets; None for none.
+    max_params: budget of `ep_total` (see `sizes.budget`) that every proposal
+      meets: the first of a thousand draws within the last tenth of it, or else
+      the first that meets it. None for none.
 
   Raises:
-    ConfigError: where a thousand draws do not meet the budget.
+    ConfigError: where the narrowest candidates, or a thousand draws, do not
+      meet the budget.
   """
   if trials < 1:
     raise errors.ConfigError(f'{trials} trials; expected at least 1.')
   open_space = spaces.open_dims(architecture, sorted(dims), transform=transform)
   count = len(architecture.categorical)
+  if max_params is not None:
+    narrowest = spaces.with_dims(open_space, [min(dims)] * count)
+    sizes.check_budget(narrowest, max_params, 'give narrower candidates')
 
   def ask(scored):
     spent = sum(one.seconds for one in scored)
@@ -53,14 +58,23 @@ def random_dims(
       return None
     # The proposal follows from its number alone, so a search can be resumed.
     rng = np.random.default_rng((seed, len(scored)))
+    meets = None
     for _ in range(1000):
       drawn = rng.choice(np.array(dims), count).tolist()
       proposal = spaces.with_dims(open_space, drawn)
-      if max_params is None or proposal.embedding_params <= max_params:
+      if max_params is None:
         return proposal
-    raise errors.ConfigError(
-      f'No draw of widths from {tuple(dims)} has at most {max_params} '
-      'embedding parameters: raise the budget, or give narrower candidates.'
-    )
+      share = proposal.ep_total / max_params
+      if 0.9 <= share <= 1:
+        return proposal
+      if share <= 1 and meets is None:
+        meets = proposal
+    if meets is None:
+      raise errors.ConfigError(
+        f'None of a thousand draws of widths from {tuple(dims)} has an '
+        f'ep_total of at most {max_params:.0f}: raise the budget, or give '
+        'narrower candidates.'
+      )
+    return meets
 
   return base.Population(ask, base.best)

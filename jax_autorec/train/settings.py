@@ -166,6 +166,9 @@ def make_optimizer(
     else settings.embedding_l2
     for table in architecture.tables
   }
+  # Decay would draw the factors of a product away from 1, and every vector to
+  # 0 with them.
+  l2 |= {table.name: 0.0 for table in architecture.tables if table.mean}
   if settings.table_optimizer == 'dense_adam':
     tables = tables_lib.dense(optax.adam(rate), spaces, l2)
   else:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_autorec import schema as schema_lib
-from jax_autorec import spaces
+from jax_autorec import sizes, spaces
 from jax_autorec.nn import embeddings
 from jax_autorec.train import state as state_lib
 
@@ -155,6 +155,132 @@ class FieldEmbeddingsTest(parameterized.TestCase):
 
     self.assertGreater(gathers(3), 0)
     self.assertEqual(gathers(3), gathers(30))
+
+
+_COUNTS = {
+  'user': np.array([2, 0, 9, 5, 4, 2, 1, 1, 1]),
+  'tags': np.array([0, 0, 4, 4, 2, 1, 1]),
+  'item': np.array([1, 1, 8, 4, 2]),
+}
+_CLOSED = {
+  'mixed': lambda m: sizes.mixed_dims(m, 0.6, threshold=0),
+  'mixed_by_frequency': lambda m: sizes.mixed_dims(
+    m, 0.6, frequencies=_COUNTS, num_blocks=3, threshold=0
+  ),
+  'product': lambda m: sizes.quotient_remainder(m, collisions=3, threshold=5),
+  'sum': lambda m: sizes.quotient_remainder(
+    m, collisions=2, combine='sum', threshold=5
+  ),
+  'concat': lambda m: sizes.quotient_remainder(
+    m, collisions=3, combine='concat', threshold=5
+  ),
+  'hashed': lambda m: sizes.hashed(m, collisions=2.5, threshold=5),
+}
+
+
+def _vector(architecture, params, plan, view, value):
+  """What an id's rows amount to, [D] in float64, one piece after another."""
+  dim = architecture.dim
+  total = np.zeros(dim)
+  factors, placed, name = [], 0, None
+  for table in architecture.tables:
+    start, place = 0, 0
+    for part in table.parts if table.view == view else ():
+      piece = part.piece
+      if part.field.name == plan.name:
+        row = np.zeros(piece.dim)
+        if piece.start <= value < piece.stop:
+          number = (value - piece.start) // piece.divide
+          number = number % piece.modulo if piece.modulo else number
+          row = params[table.name][start + number]
+        if plan.combine == 'product':
+          factors.append(row)
+          name, placed = f'{view}_product_{plan.name}', 0
+        else:
+          total += _widened(architecture, params, row, table.name, place, piece)
+      start += piece.num_rows
+      place += part.field.combine == 'sum'
+  if factors:
+    row, piece = np.prod(factors, axis=0), plan.pieces[0]
+    total += _widened(architecture, params, row, name, placed, piece)
+  return total
+
+
+def _widened(architecture, params, row, name, place, piece):
+  dim = architecture.dim
+  if len(row) == dim:
+    return row
+  if architecture.projection == 'linear':
+    return row @ params[f'{name}_projection'][place]
+  return np.r_[np.zeros(piece.column), row, np.zeros(dim)][:dim]
+
+
+class PiecesTest(parameterized.TestCase):
+  @parameterized.product(name=list(_CLOSED), pooling=['mean', 'sum'])
+  def test_looked_up_vectors_against_loops(self, name, pooling):
+    """Values of a field are pooled after their pieces are combined."""
+    whole, batch = _architecture(pooling=pooling), _batch()
+    architecture = _CLOSED[name](whole)
+    self.assertNotEqual(architecture, whole)
+    module = embeddings.FieldEmbeddings(architecture)
+    params = _random(jax.jit(module.init)(jax.random.key(0), batch)['params'])
+    views = jax.jit(module.apply)({'params': params}, batch)
+    doubles = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    columns = {'user': [0], 'tags': [1, 2, 3], 'item': [4]}
+    for view in ('main', 'order3'):
+      for plan in architecture.categorical:
+        for row in range(_ROWS):
+          values = [i for i in batch.ids[row, columns[plan.name]] if i >= 0]
+          expected = sum(
+            (_vector(architecture, doubles, plan, view, i) for i in values),
+            start=np.zeros(architecture.dim),
+          )
+          if pooling == 'mean':
+            expected = expected / max(len(values), 1)
+          got = views[view][row, architecture.field_index[plan.name]]
+          np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+    # What the model holds is what the architecture says.
+    maps = [v.size for k, v in params.items() if k.endswith('_projection')]
+    tables = [params[table.name].size for table in architecture.tables]
+    self.assertEqual(sum(maps), architecture.projection_params)
+    self.assertEqual(sum(tables), architecture.embedding_params)
+    self.assertEqual(architecture.ep_total, sum(maps) + sum(tables))
+
+  def test_factors_of_a_product_leave_fresh_vectors_their_spread(self):
+    schema = schema_lib.Schema((schema_lib.Field('a', vocab_size=9000),))
+    model = spaces.wide_deep(schema, dim=8, hidden=(2,))
+    architecture = sizes.quotient_remainder(model, collisions=40)
+    tables = embeddings.init_tables(architecture, jax.random.key(0), 0.05)
+    batch = state_lib.example_batch(schema, 9000)._replace(
+      ids=np.arange(9000, dtype=np.int32)[:, None]
+    )
+    ids = embeddings.flatten_ids(architecture, batch)
+    rows = embeddings.lookup(tables, ids, architecture)
+    module = embeddings.FieldEmbeddings(architecture)
+    (vectors,) = [module.apply({'params': tables}, batch, rows)['main'][:, 0]]
+    self.assertAlmostEqual(float(vectors.std()), 0.05, delta=0.005)
+    self.assertAlmostEqual(float(vectors.mean()), 0, delta=0.005)
+
+  def test_ids_beyond_float32_are_exact(self):
+    """Numbers of rows alone: no such table is made here."""
+    size = 2**24 + 2**20
+    schema = schema_lib.Schema((schema_lib.Field('a', vocab_size=size),))
+    model = spaces.wide_deep(schema, dim=4, hidden=(2,))
+    batch = state_lib.example_batch(schema, 4)
+    ids = np.array([2**24 - 1, 2**24 + 1, 2**24 + 3, size - 1], np.int32)
+    batch = batch._replace(ids=ids[:, None])
+    for c, architecture in (
+      (3, sizes.quotient_remainder(model, collisions=3)),
+      (5001, sizes.quotient_remainder(model, collisions=5001)),
+    ):
+      flat = embeddings.flatten_ids(architecture, batch)
+      by_table = {t.name: flat[t.space][:, 0] for t in architecture.tables}
+      np.testing.assert_array_equal(by_table['main_dim_4'], ids // c)
+      np.testing.assert_array_equal(by_table['main_factor_dim_4'], ids % c)
+    (flat,) = [embeddings.flatten_ids(sizes.hashed(model), batch)]
+    rows = -(-size // 4)
+    space = f'a[0:{size}//1%{rows}]'
+    np.testing.assert_array_equal(flat[space][:, 0], ids % rows)
 
 
 class FlattenTest(absltest.TestCase):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_autorec import errors, spaces
+from jax_autorec import errors, sizes, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.train import settings
 
@@ -77,6 +77,25 @@ class SettingsTest(parameterized.TestCase):
     decays = optimizer.decay(jax.tree.map(jnp.zeros_like, params), params)
     for leaf, rate in zip(jax.tree.leaves(decays), (expected, 0.5, 0.25)):
       np.testing.assert_allclose(leaf, rate * value)
+
+  def test_factors_of_products_do_not_decay(self):
+    """To 0 they would take all vectors along: they start at 1."""
+    schema = schema_lib.Schema((schema_lib.Field('a', vocab_size=500),))
+    architecture = sizes.quotient_remainder(spaces.build('fm', schema, dim=3))
+    options = settings.Settings(
+      table_optimizer='sgd', learning_rate=1.0, embedding_l2=0.5
+    )
+    optimizer = settings.make_optimizer(options, architecture).tables
+    tables = {
+      t.name: jnp.ones((t.num_rows, t.dim)) for t in architecture.tables
+    }
+    ids = {t.space: jnp.arange(t.num_rows) for t in architecture.tables}
+    zeros = jax.tree.map(jnp.zeros_like, tables)
+    state = optimizer.init(tables)
+    state, grads = optimizer.reduce(state, tables, ids, zeros)
+    new, _ = optimizer.update(tables, state, grads, jnp.float32(1))
+    np.testing.assert_array_equal(new['main_dim_3'], 0.5)
+    np.testing.assert_array_equal(new['main_factor_dim_3'], 1.0)
 
   def test_tables_have_a_rate_of_their_own(self):
     architecture = spaces.build('lr', _SCHEMA)
