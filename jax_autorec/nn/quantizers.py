@@ -293,11 +293,13 @@ def read_codes(
     starts.append(tier.stop)
   table = np.array([starts[:-1], first_bytes[:-1], tier_bits], np.int32)
   ids = jnp.maximum(ids, 0)
-  places = (ids[..., None] >= np.array(starts[1:-1], np.int32)).sum(-1)
+  places = sum([ids >= stop for stop in starts[1:-1]], jnp.zeros_like(ids))
   start, first, bits = (jnp.asarray(row)[places][..., None] for row in table)
   row, per_row = ids[..., None] - start, bits * plan.groups
   # In whole bytes and the bits beyond: the number of bits could overflow.
-  beyond = row * (per_row % 8) + bits * np.arange(plan.groups, dtype=np.int32)
+  groups = np.arange(plan.groups, dtype=np.int32)
+  groups = groups.reshape((1,) * (row.ndim - 1) + (-1,))
+  beyond = row * (per_row % 8) + bits * groups
   place = first + row * (per_row // 8) + beyond // 8
   length = -(-(7 + max(tier_bits)) // 8)
   window = jnp.zeros(place.shape, jnp.int32)
