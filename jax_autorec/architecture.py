@@ -215,7 +215,9 @@ class Architecture:
         'Quantised fields have neither open widths nor products of order 3.'
       )
     if len({plan.quantizer.packed for plan in plans}) > 1:
-      raise errors.ConfigError('Some quantised fields are packed, some are not.')
+      raise errors.ConfigError(
+        'Some quantised fields are packed and some are not; expected all alike.'
+      )
     for plan in plans:
       codes = self.arrays.get(f'{plan.name}.codes')
       if codes is not None and codes.nbytes != plan.quantizer.code_bytes:
