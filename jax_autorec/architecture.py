@@ -217,7 +217,7 @@ class Architecture:
       )
     if len({plan.quantizer.packed for plan in plans}) > 1:
       raise errors.ConfigError(
-        'Some quantised fields are packed, some are not.'
+        'Some quantised fields are packed and some are not; expected all alike.'
       )
     for plan in plans:
       codes = self.arrays.get(f'{plan.name}.codes')

@@ -354,8 +354,9 @@ def quantize_within(
     groups: codes per id.
     shares: of ids, per tier, most frequent first.
     max_params: bound on `ep_total` of the packed model, in float32 entries. It
-      is filled as far as powers of two allow, and not beyond the largest model
-      that is smaller than plain rows.
+      is filled as far as powers of two allow: to nine tenths while codes are
+      the larger part, less where doubling codebooks takes great steps, and
+      not beyond the largest model that is smaller than plain rows.
     shared: whether all groups of a field have one codebook.
 
   Raises:

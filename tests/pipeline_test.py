@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import json
 import pathlib
+import subprocess
+import sys
 from unittest import mock
 
 from absl.testing import absltest, parameterized
@@ -11,7 +13,9 @@ import jax
 import numpy as np
 
 from jax_autorec import errors, metrics, optim, pipeline, search, spaces
-from jax_autorec.data import batches, planted
+from jax_autorec import schema as schema_lib
+from jax_autorec.data import batches, dataset, planted
+from jax_autorec.nn import quantizers
 from jax_autorec.train import settings as settings_lib
 
 _STEPS = 24  # Three epochs of eight.
@@ -192,6 +196,174 @@ class RoadTest(parameterized.TestCase):
     others = 2 * (4 + 1) + kept + (20 * 6 + 6) + 2 * 6 + (6 + 1)
     self.assertEqual(model.total_params, tables + others)
     self.assertEqual(pipeline.array_bytes(model.tables), 4 * tables)
+
+
+# Vectors of values, of which some rows have two, and of numbers.
+_LISTS = schema_lib.Schema(
+  (
+    schema_lib.Field('user', vocab_size=130),
+    schema_lib.Field('tags', vocab_size=70, max_length=2),
+    schema_lib.Field('price', 'numeric'),
+    schema_lib.Field('sex', vocab_size=5),
+  )
+)
+
+
+@functools.cache
+def _lists():
+  """3000 rows whose clicks follow the ids, with missing values."""
+  rng = np.random.default_rng(0)
+  ids = rng.integers(0, [130, 70, 70, 5], (3000, 4)).astype(np.int32)
+  ids[:, 2] = np.where(rng.random(3000) < 0.5, -1, ids[:, 2])
+  numeric = rng.normal(size=(3000, 1)).astype(np.float32)
+  effects = rng.normal(size=(130, 70))[ids[:, 0], ids[:, 1]]
+  labels = (effects + rng.normal(size=3000) > 0).astype(np.float32)
+  missing = rng.random((3000, 1)) < 0.2
+  columns = (ids, numeric, missing, labels)
+  splits = [
+    dataset.Split(*(column[a:b] for column in columns))
+    for a, b in ((0, 2000), (2000, 2500), (2500, 3000))
+  ]
+  return dataset.Dataset('lists', _LISTS, *splits, frequencies={}, counts={})
+
+
+_QUANTIZED = {
+  'vq': ('deepfm', 'vq', [(1.0, 8)], False),
+  'sx': ('fm', 'sx', [(1.0, 8)], True),
+  'mgqe': ('ipnn', 'vq', [(0.2, 16), (0.8, 4)], False),
+}
+
+
+def _quantized(name, workdir=None):
+  model, kind, tiers, shared = _QUANTIZED[name]
+  options = {} if model == 'fm' else {'hidden': (6,)}
+  plain = spaces.build(model, _LISTS, dim=8, **options)
+  plan = spaces.quantize(plain, kind, 4, tiers, shared=shared)
+  settings = dataclasses.replace(_SETTINGS, epochs=2)
+  return pipeline.retrain(plan, _lists(), settings, workdir=workdir)
+
+
+_trained = functools.cache(_quantized)
+
+# Prints the sizes of all arrays of a saved model, and its metrics.
+_LOADED = """
+import sys
+import jax
+import numpy as np
+from jax_autorec import pipeline
+from jax_autorec.data import dataset
+model = pipeline.load(sys.argv[1])
+arrays = jax.tree.leaves((model.params, model.tables, model.batch_stats))
+arrays += list(model.architecture.arrays.values())
+split = dataset.Split(**np.load(sys.argv[2]))
+print([x.size for x in arrays], pipeline.evaluate(model, split, 128)['auc'])
+"""
+
+
+class PackTest(parameterized.TestCase):
+  @parameterized.parameters(*_QUANTIZED)
+  def test_a_packed_model_is_the_same_model(self, name):
+    model, data = _trained(name), _lists()
+    packed = pipeline.pack(model)
+    for size in (128, 77):
+      logits = [
+        pipeline.predict(
+          m.architecture, (m.params, m.tables, m.batch_stats), data.valid, size
+        )
+        for m in (model, packed)
+      ]
+      np.testing.assert_array_equal(*logits)
+    self.assertIs(pipeline.pack(packed), packed)
+    self.assertEqual(packed.valid, model.valid)
+
+  @parameterized.parameters(*_QUANTIZED)
+  def test_a_packed_model_has_the_size_that_was_planned(self, name):
+    model = _trained(name)
+    packed = pipeline.pack(model)
+    plan, sizes = packed.architecture, packed.info['bytes']
+    codes = sum(plan.arrays[f'{f}.codes'].nbytes for f in ('user', 'tags'))
+    self.assertEqual(plan.ep_total, model.architecture.packed.ep_total)
+    self.assertEqual(sizes['codes'], codes)
+    self.assertEqual(sizes['codebooks'], 4 * plan.codebook_params)
+    self.assertEqual(sizes['packed_tables'], 4 * plan.embedding_params)
+    self.assertEqual(sizes['tables'], 4 * model.architecture.embedding_params)
+    self.assertEqual(set(packed.info['code_entropy']), {'user', 'tags'})
+    for entropy in packed.info['code_entropy'].values():
+      self.assertBetween(entropy, 0.3, 1)
+
+  def test_ids_of_the_tail_have_codes_of_the_tail(self):
+    model = _trained('mgqe')
+    packed = pipeline.pack(model).architecture
+    for plan in packed.categorical[:2]:
+      head = plan.quantizer.tiers[0].stop
+      ids = np.arange(plan.vocab_size, dtype=np.int32)
+      codes = np.asarray(
+        quantizers.read_codes(
+          jax.numpy.asarray(packed.arrays[f'{plan.name}.codes']),
+          plan.quantizer,
+          ids,
+        )
+      )
+      self.assertLess(codes[head:].max(), 4)
+      self.assertBetween(codes[:head].max(), 4, 15)
+
+  def test_blocks_change_no_code(self):
+    model = _trained('mgqe')
+    ((stack, plans),) = model.architecture.codebooks.items()
+    module = quantizers.Codebooks(plans)
+    variables = {
+      'params': model.params['embeddings'][stack],
+      'batch_stats': model.batch_stats['embeddings'][stack],
+    }
+    table = model.tables[f'main_queries_{stack}'][:130]
+    whole, entropy = quantizers.encode_field(module, variables, table, 0)
+    blocks = quantizers.encode_field(module, variables, table, 0, block=8)
+    np.testing.assert_array_equal(blocks[0], whole)
+    self.assertEqual(blocks[1], entropy)
+
+  def test_in_another_process_there_is_no_full_table(self):
+    """And the metrics are the same, from what was saved alone."""
+    packed, directory = pipeline.pack(_trained('mgqe')), self.create_tempdir()
+    pipeline.save(packed, directory.full_path)
+    split = _lists().valid
+    np.savez(
+      f'{directory.full_path}/split.npz',
+      **{k: v for k, v in vars(split).items() if v is not None},
+    )
+    done = subprocess.run(
+      [sys.executable, '-c', _LOADED, directory.full_path]
+      + [f'{directory.full_path}/split.npz'],
+      capture_output=True,
+      text=True,
+      check=True,
+    )
+    sizes, auc = done.stdout.rsplit(None, 1)
+    sizes = json.loads(sizes)
+    self.assertEqual(float(auc), pipeline.evaluate(packed, split, 128)['auc'])
+    # Of the fields with codebooks; 5 ids keep rows.
+    self.assertLess(max(sizes), 70 * 8)
+
+  def test_a_plain_model_is_left_alone(self):
+    _, model, _ = _expected()
+    self.assertIs(pipeline.pack(model), model)
+
+  def test_killed_and_continued_the_packed_model_has_the_same_bits(self):
+    workdir = self.create_tempdir().full_path
+    with _kill_after(3), self.assertRaises(_Killed):
+      _quantized('mgqe', workdir)
+    model, expected = _quantized('mgqe', workdir), _trained('mgqe')
+    _assert_same_model(self, model, expected)
+    jax.tree.map(
+      np.testing.assert_array_equal,
+      pipeline.pack(model).architecture.arrays,
+      pipeline.pack(expected).architecture.arrays,
+    )
+    lines = (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines()
+    entropies = [json.loads(line)['code_entropy'] for line in lines]
+    self.assertNotEmpty(entropies)
+    for found in entropies:
+      self.assertEqual(set(found), {'user', 'tags'})
+      self.assertBetween(min(found.values()), 0.1, 1)
 
 
 if __name__ == '__main__':

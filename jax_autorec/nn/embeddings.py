@@ -456,8 +456,10 @@ class FieldEmbeddings(nn.Module):
     queries = {table.codebooks: table.name for table in architecture.tables}
     for stack, plans in architecture.codebooks.items():
       module = quantizers.Codebooks(plans, self.axis_name, name=stack)
+      starts = [first[plan.name] for plan in plans]
       own = [
-        ids[:, first[p.name] : first[p.name] + p.max_length] for p in plans
+        ids[:, start : start + plan.max_length]
+        for start, plan in zip(starts, plans)
       ]
       joined = own[0] if len(own) == 1 else jnp.concatenate(own, 1)
       if plans[0].quantizer.packed:

@@ -170,13 +170,14 @@ class Codebooks(nn.Module):
         query * book if plan.kind == 'sx' else -jnp.square(query - book)
       )
     scores = functools.reduce(operator.add, terms)
-    allowed = self._allowed(ids, owners)
-    mean, var = self._moments(scores, ids >= 0, allowed, owners, train)
+    mean, var = self._moments(queries, books, ids, owners, train)
     scale = lax.rsqrt(var + 1e-10 * jnp.square(mean) + _TINY)
     scores = (scores - mean[owners][None, :, None]) * (
       scale[owners][None, :, None]
     )
-    if allowed is not None:
+    limits = self._limits
+    if (limits < limits[:, :1]).any():
+      allowed = ids[..., None] < limits[owners][None]
       scores = jnp.where(allowed[:, :, None], scores, -jnp.inf)
     # In two passes, each of which the CPU runs many numbers at a time.
     fixed = lax.stop_gradient(scores)
@@ -185,32 +186,60 @@ class Codebooks(nn.Module):
     codes = jnp.where(is_top, places, plan.centroids - 1).min(-1)
     return codes, scores if is_soft else None
 
-  def _allowed(self, ids, owners):
-    """Which centroids a value may choose, [B, C, K]; None for all."""
-    limits = np.zeros((len(self.plans), self.plans[0].quantizer.centroids))
+  @property
+  def _limits(self) -> np.ndarray:
+    """Below which ids a centroid may be chosen: int32 [F, K]."""
+    limits = np.zeros(
+      (len(self.plans), self.plans[0].quantizer.centroids), np.int32
+    )
     for limit, plan in zip(limits, self.plans):
       for tier in plan.quantizer.tiers:
         limit[: tier.centroids] = tier.stop
-    sizes = [plan.vocab_size for plan in self.plans]
-    if np.array_equal(limits.min(1), sizes):
-      return None
-    limits = limits.astype(np.int32)[owners]
-    return ids[..., None] < limits[None]
+    return limits
 
-  def _moments(self, scores, live, allowed, owners, train):
-    """Of scores, per field and centroid: mean and variance [F, K]."""
+  def _moments(self, queries, books, ids, owners, train):
+    """Of scores, per field and centroid: mean and variance [F, K].
+
+    A score is linear in the features (q, |q|^2) of a query, so its moments
+    follow from theirs, and are not taken of B C G K numbers.
+    """
     if not train:
       return self.mean.value, self.var.value
-    weights = live[..., None]
-    if allowed is not None:
-      weights = weights & allowed
-    weights = weights.astype(scores.dtype)[:, :, None]
+    plan, limits = self.plans[0].quantizer, self._limits
+    first = np.flatnonzero(np.diff(owners, prepend=-1))
+    books = books[first]
+    # Centroids of one range of ids share their features' moments.
+    stops, places = np.unique(limits, axis=1, return_inverse=True)
+    places = places.reshape(-1)
+    weights = (ids >= 0)[..., None] & (ids[..., None] < stops[owners][None])
+    weights = weights.astype(queries.dtype)
     total = functools.partial(self._total, owners=owners)
-    count = total(weights.sum((0, 2))) * scores.shape[2]
-    divisor = jnp.maximum(count, 1)
-    mean = total((scores * weights).sum((0, 2))) / divisor
-    centred = scores - mean[owners][None, :, None]
-    var = total((jnp.square(centred) * weights).sum((0, 2))) / divisor
+    count = total(weights.sum(0))
+    divisor = jnp.maximum(count, 1)[:, :, None, None]
+    # Around the mean of all, or squares would swamp the spread. The last of
+    # the ranges has every id.
+    whole = jnp.einsum('bc,bcgw->cgw', weights[..., -1], queries)
+    centre = total(whole) / divisor[:, -1]
+    queries = queries - centre[owners][None]
+    if plan.kind == 'sx':
+      features, slopes = queries, books
+      offsets = (books * centre[:, :, None]).sum(-1)
+    else:
+      square = jnp.square(queries).sum(-1, keepdims=True)
+      features = jnp.concatenate([queries, square], -1)
+      books = books - centre[:, :, None]
+      slopes = jnp.pad(2 * books, ((0, 0),) * 3 + ((0, 1),), constant_values=-1)
+      offsets = -jnp.square(books).sum(-1)
+    mean = total(jnp.einsum('bct,bcgx->ctgx', weights, features)) / divisor
+    square = jnp.einsum('bct,bcgx,bcgy->ctgxy', weights, features, features)
+    covariance = total(square) / divisor[..., None]
+    covariance = covariance - mean[..., None] * mean[..., None, :]
+    mean, covariance = mean[:, places], covariance[:, places]
+    by_group = jnp.einsum('fgkx,fkgx->fgk', slopes, mean) + offsets
+    var = jnp.einsum('fgkx,fkgxy,fgky->fgk', slopes, covariance, slopes)
+    # Over groups as well: within them, and between their means.
+    var = jnp.maximum(var.mean(1), 0) + by_group.var(1)
+    mean, count = by_group.mean(1), count[:, places]
     if not self.is_initializing():
       keep = self.momentum
       for running, new in ((self.mean, mean), (self.var, var)):
@@ -291,11 +320,13 @@ def read_codes(packed: Array, plan: fields_lib.Quantizer, ids: Array) -> Array:
     starts.append(tier.stop)
   table = np.array([starts[:-1], first_bytes[:-1], tier_bits], np.int32)
   ids = jnp.maximum(ids, 0)
-  places = (ids[..., None] >= np.array(starts[1:-1], np.int32)).sum(-1)
+  places = sum([ids >= stop for stop in starts[1:-1]], jnp.zeros_like(ids))
   start, first, bits = (jnp.asarray(row)[places][..., None] for row in table)
   row, per_row = ids[..., None] - start, bits * plan.groups
   # In whole bytes and the bits beyond: the number of bits could overflow.
-  beyond = row * (per_row % 8) + bits * np.arange(plan.groups, dtype=np.int32)
+  groups = np.arange(plan.groups, dtype=np.int32)
+  groups = groups.reshape((1,) * (row.ndim - 1) + (-1,))
+  beyond = row * (per_row % 8) + bits * groups
   place = first + row * (per_row // 8) + beyond // 8
   length = -(-(7 + max(tier_bits)) // 8)
   window = jnp.zeros(place.shape, jnp.int32)

@@ -86,6 +86,13 @@ _METHODS = {
     lambda schema: spaces.ipnn(schema, dim=4, pairs='open', hidden=(8,)),
     _autofis,
   ),
+  # What modules add to the loss goes through the search's step too.
+  'autofis_quantized': (
+    lambda schema: spaces.quantize(
+      spaces.fm(schema, dim=4, pairs='open'), 'vq', 2, [(0.3, 4), (0.7, 2)]
+    ),
+    _autofis,
+  ),
   'autofis_order_3': (
     lambda schema: spaces.deepfm(
       schema, dim=4, pairs='open', triples='open', hidden=(8,)
