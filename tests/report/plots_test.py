@@ -75,6 +75,51 @@ class PlotsTest(parameterized.TestCase):
     svg = plots.gates_over_time(list(range(50)), rows, None)
     self.assertLess(len(svg), 400_000)
 
+  def test_scores_by_size_are_placed_and_named(self):
+    points = [
+      {
+        'name': name,
+        'size': size,
+        'score': score,
+        'spread': 0.001,
+        'marked': name == 'AutoX',
+      }
+      for name, size, score in (
+        ('FDE(2)', 1e3, 0.70),
+        ('AutoX', 1e4, 0.75),
+        ('FDE(8)', 1e5, 0.74),
+      )
+    ]
+    svg = plots.scores_by_size(points, [0, 1], 'test AUC')
+    texts = {text: (x, y) for text, x, y in _texts(svg)}
+    self.assertContainsSubset(
+      {'FDE(2)', 'AutoX', 'FDE(8)', 'methods', 'controls', 'Pareto front'},
+      texts,
+    )
+    # A power of ten each, without mathematics.
+    ticks = [texts[tick][0] for tick in ('1k', '10k', '100k')]
+    self.assertAlmostEqual(ticks[1] - ticks[0], ticks[2] - ticks[1], delta=3)
+    self.assertLess(texts['AutoX'][1], texts['FDE(2)'][1])
+
+  def test_names_of_points_do_not_cover_each_other(self):
+    points = [
+      {
+        'name': f'Method {i}',
+        'size': 1e4 * 1.04**i,
+        'score': 0.8 + 1e-4 * (i % 3),
+        'spread': 0.0,
+        'marked': i % 2,
+      }
+      for i in range(8)
+    ]
+    texts = _texts(plots.scores_by_size(points, [0], 'test AUC'))
+    boxes = [(x, y) for text, x, y in texts if text.startswith('Method')]
+    self.assertLen(boxes, 8)
+    for i, (x, y) in enumerate(boxes):
+      for other_x, other_y in boxes[:i]:
+        apart = abs(x - other_x) > 36 or abs(y - other_y) > 7
+        self.assertTrue(apart, boxes)
+
   def test_bars_show_the_largest_and_keep_namesakes(self):
     # Both shorten to the same text.
     names = ['x' * 40 + c + 'y' * 40 for c in 'ab'] + ['small', 'middle']
