@@ -14,6 +14,7 @@ from jax_autorec.report import plots
 
 _NOISE = 0.001  # AUC; what a single seed can gain by luck on small sets.
 _STRONGEST = 25  # Products shown as bars.
+_MOST_LINES = 12  # Fields whose course is shown.
 
 _CONTROLS = {
   'lr': 'logistic regression, one weight per id',
@@ -271,7 +272,9 @@ def _pictures(report, metrics, architecture):
   yield 'Beside the controls', list(_level_pictures(report))
   yield from _gate_sections(report, metrics, architecture)
   yield 'Learning curves, validation split', list(_curves(report, metrics))
+  yield 'Widths over the search', list(_width_pictures(metrics))
   yield 'Size over the search', list(_size_pictures(metrics))
+  yield 'What was tried', list(_trial_pictures(report))
   sizes = {plan.name: _entries(plan) for plan in _categorical(architecture)}
   if sizes:
     svg = plots.bars(list(sizes), list(sizes.values()), 'table entries')
@@ -308,6 +311,63 @@ def _blocks(architecture) -> list[list[str]]:
     ]
     for plan in plans
   ]
+
+
+def _width_pictures(metrics):
+  """What a search over widths thinks of them, at its end and before."""
+  lines = [line for line in metrics if 'dim_weights' in line]
+  about = [line for line in metrics if 'field_names' in line]
+  if not lines or not about:
+    return
+  names, dims = about[-1]['field_names'], about[-1]['choice']['dims']
+  last = lines[-1]['dim_weights']
+  svg = plots.candidate_map(names, dims, last)
+  yield 'Weights of the widths', svg, 'The heaviest width of a field is taken.'
+  expected = lambda row: sum(w * dim for w, dim in zip(row, dims))
+  # Where there are many fields, those that moved the most.
+  moved = sorted(
+    range(len(names)),
+    key=lambda i: -max(abs(w - 1 / len(dims)) for w in last[i]),
+  )[:_MOST_LINES]
+  steps = [line['step'] for line in lines]
+  series = {
+    names[i]: (steps, [expected(line['dim_weights'][i]) for line in lines])
+    for i in sorted(moved)
+  }
+  svg = plots.curves(series, 'mean width under the weights', 'search step')
+  caption = ''
+  if len(names) > len(moved):
+    caption = f'The {len(moved)} fields whose weights are the least even.'
+  yield 'Mean widths', svg, caption
+
+
+def _trial_pictures(report):
+  """Size and validation AUC of what a search by scores has trained."""
+  trials = report.get('search', {}).get('trials', [])
+  if len(trials) < 2:
+    return
+  best = max(trials, key=lambda trial: trial['valid']['auc'])
+  points = [
+    {
+      'name': f'trial {trial["trial"]}',
+      'size': trial['embedding_params'],
+      'score': trial['valid']['auc'],
+      'spread': 0,
+      'marked': trial is best,
+    }
+    for trial in trials
+  ]
+  yield (
+    'Trials',
+    plots.scores_by_size(
+      points,
+      [],
+      'validation AUC',
+      kinds=('kept', 'others'),
+      size_label='embedding parameters',
+    ),
+    'Each was trained in full; the highest validation AUC is kept.',
+  )
 
 
 def _size_pictures(metrics):

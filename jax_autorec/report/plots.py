@@ -167,6 +167,43 @@ def pair_map(
     return _svg(figure)
 
 
+def candidate_map(
+  fields: Sequence[str],
+  candidates: Sequence[int],
+  weights: Sequence[Sequence[float]],
+) -> str:
+  """Heat map of what a search thinks of the candidate widths of every field.
+
+  Args:
+    fields: F names, from top to bottom.
+    candidates: N widths.
+    weights: [F][N], each row of sum 1; the heaviest is marked.
+  """
+  names = [_short(name) for name in fields]
+  margin = 0.5 + 0.065 * max(map(len, names))
+  many = len(fields) > 30
+  with _style():
+    figure, axes = _figure(
+      0.55 * len(candidates) + margin + 1.1,
+      0.8 + (0.16 if many else 0.24) * len(fields),
+    )
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    image = axes.imshow(weights, cmap='viridis_r', vmin=0, aspect='auto')
+    heaviest = [max(range(len(row)), key=row.__getitem__) for row in weights]
+    axes.scatter(
+      heaviest, range(len(fields)), marker='o', s=14, color=RED, zorder=3
+    )
+    axes.set_xticks(range(len(candidates)), candidates)
+    axes.set_yticks(range(len(fields)), names, fontsize=6.5 if many else 8)
+    axes.set_xlabel('candidate width')
+    axes.tick_params(length=0)
+    bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30)
+    bar.set_label('weight at the end of the search')
+    bar.outline.set_visible(False)
+    return _svg(figure)
+
+
 def curves(
   series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
   label: str,
@@ -260,15 +297,23 @@ def levels(
 
 
 def scores_by_size(
-  points: Sequence[Mapping[str, Any]], front: Sequence[int], label: str
+  points: Sequence[Mapping[str, Any]],
+  front: Sequence[int],
+  label: str,
+  *,
+  kinds: tuple[str, str] = ('methods', 'controls'),
+  size_label: str = 'embedding parameters, without first order',
 ) -> str:
   """Score against size, on a log scale, with the Pareto front as a line.
 
   Args:
     points: each with 'name', 'size' (above 0), 'score', 'spread' (half the bar,
       0 for none) and 'marked' (in blue, and named in bold).
-    front: places of the points that no other beats, by rising size.
+    front: places of the points that no other beats, by rising size; may be
+      empty.
     label: of the score.
+    kinds: what the marked points are, and the others.
+    size_label: of the axis of sizes.
   """
   from matplotlib import ticker
 
@@ -287,7 +332,7 @@ def scores_by_size(
       linewidth=0.9,
       linestyle='--',
       drawstyle='steps-post',
-      label='Pareto front',
+      label='Pareto front' if line else None,
       zorder=1,
     )
     for marked, colour in ((True, BLUE), (False, ORANGE)):
@@ -303,11 +348,11 @@ def scores_by_size(
         color=colour,
         elinewidth=0.8,
         capsize=2,
-        label='methods' if marked else 'controls',
+        label=kinds[0] if marked else kinds[1],
         zorder=3 if marked else 2,
       )
     axes.margins(x=0.12, y=0.12)
-    axes.set_xlabel('embedding parameters, without first order (log scale)')
+    axes.set_xlabel(f'{size_label} (log scale)')
     axes.set_ylabel(label)
     axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
     figure.draw_without_rendering()  # Settles where points are.

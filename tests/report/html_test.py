@@ -140,6 +140,45 @@ class HtmlTest(absltest.TestCase):
       self.assertIn(name, shown)
       self.assertIn(html.escape(name, quote=False)[:12], text)
 
+  def test_a_search_over_widths_shows_what_it_thinks_of_them(self):
+    result, metrics, architecture, config = _values(['user', 'city', 'day'])
+    del result['search']['kept'], result['search']['of']
+    result['search']['trials'] = [
+      {
+        'trial': number,
+        'valid': _metrics(0.7 + number / 100, 0.5),
+        'embedding_params': 1000 * number,
+        'seconds': 1.0,
+      }
+      for number in (1, 2, 3)
+    ]
+    metrics = [line for line in metrics if 'gates' not in line]
+    metrics[0] = {
+      'stage': 'search',
+      'step': 0,
+      'field_names': ['user', 'city', 'day'],
+      'choice': {'kind': 'mixed_dims', 'dims': [2, 8, 32]},
+      'dim_weights': [[1 / 3] * 3] * 3,
+    }
+    metrics.append(
+      {
+        'stage': 'search',
+        'step': 200,
+        'dim_weights': [[0.1, 0.2, 0.7], [0.8, 0.1, 0.1], [0.3, 0.4, 0.3]],
+      }
+    )
+    page = _Page(report.render(result, metrics, architecture, config))
+    shown = ''.join(page.text)
+    for text in (
+      'Widths over the search',
+      'weight at the end of the search',
+      'mean width under the weights',
+      'What was tried',
+      'trial 3',
+    ):
+      self.assertIn(text, shown)
+    self.assertNotIn('products kept', shown)
+
   def test_page_needs_nothing_but_itself(self):
     text = report.render(*_values([f'f{i}' for i in range(20)]))
     page = _Page(text)

@@ -33,6 +33,37 @@ def _widths(paths):
 
 
 class PlotsTest(parameterized.TestCase):
+  def test_candidate_map_marks_the_heaviest_of_every_field(self):
+    weights = [[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]]
+    svg = plots.candidate_map(['user', 'city'], (2, 8, 32), weights)
+    labels = [text for text, _, _ in _texts(svg)]
+    for text in ('user', 'city', '2', '8', '32', 'candidate width'):
+      self.assertIn(text, labels)
+    root = ElementTree.fromstring(svg)
+    marks = [
+      (float(node.get('x')), float(node.get('y')))
+      for node in root.iter(f'{_SVG}use')
+      if plots.RED.lower() in (node.get('style') or '')
+    ]
+    self.assertLen(marks, 2)
+    (first_x, first_y), (second_x, second_y) = marks
+    self.assertGreater(first_x, second_x)
+    self.assertLess(first_y, second_y)
+
+  def test_points_without_a_front(self):
+    points = [
+      dict(name=n, size=s, score=a, spread=0, marked=n == 'trial 2')
+      for n, s, a in (('trial 1', 900, 0.7), ('trial 2', 4000, 0.72))
+    ]
+    svg = plots.scores_by_size(
+      points, [], 'AUC', kinds=('kept', 'others'), size_label='entries'
+    )
+    labels = [text for text, _, _ in _texts(svg)]
+    for text in ('trial 1', 'trial 2', 'kept', 'others'):
+      self.assertIn(text, labels)
+    self.assertIn('entries (log scale)', labels)
+    self.assertNotIn('Pareto front', labels)
+
   def test_pair_map_tells_kept_pruned_and_planted_apart(self):
     fields = ['a', 'b', 'c', 'd']
     values = {('a', 'b'): 0.5, ('a', 'c'): 0.0, ('b', 'c'): 0.0}
