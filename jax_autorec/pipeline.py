@@ -470,7 +470,9 @@ def run_search(
     settings: how weights are trained; patience does not apply.
     num_steps: steps in all; None for `settings.epochs`.
     seed: of initialisation, draws and the order of rows.
-    workdir: where checkpoints and records go; None keeps all in memory.
+    workdir: where checkpoints and records go; None keeps all in memory. One
+      that holds another space, data set, seed or setting is refused; selectors
+      and num_steps are not compared, so give each search one of its own.
 
   Returns:
     The search's final state, for `derive`.

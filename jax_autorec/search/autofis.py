@@ -3,7 +3,8 @@
 Liu et al., KDD 2020, arXiv:2003.11235. Search is single-level: gates and
 weights both follow the training loss, from one forward and backward pass
 (the official code's two optimisers race within one call; here the update is
-simultaneous). Surviving gates are trained anew together with the weights.
+simultaneous). All gates start at 0.6; the official code spreads them by .001
+around it. Surviving gates are trained anew together with the weights.
 """
 
 import dataclasses
