@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     optim,
     report,
     search,
+    sizes,
     spaces,
     train,
   )
@@ -63,6 +64,7 @@ __all__ = [
   'run_population',
   'run_search',
   'search',
+  'sizes',
   'spaces',
   'train',
 ]

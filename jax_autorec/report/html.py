@@ -9,6 +9,7 @@ from typing import Any
 from absl import logging
 
 from jax_autorec import errors
+from jax_autorec import fields as fields_lib
 from jax_autorec.report import plots
 
 _NOISE = 0.001  # AUC; what a single seed can gain by luck on small sets.
@@ -19,6 +20,9 @@ _CONTROLS = {
   'base': 'the plain model, nothing searched',
   'all + bn + gates': 'all products, normalised and gated, none pruned',
   'random subset': 'as many products of each order, drawn at random',
+  'random widths': 'widths drawn at random, of the size found',
+  'one width': 'one width for all fields, at least of the size found',
+  'hashed rows': 'ids that are equal modulo the rows share, at the size found',
 }
 
 
@@ -104,6 +108,7 @@ def render(
     headings=headings,
     rows=rows,
     notes=_notes(report),
+    trials=_trials(report),
     pictures=pictures,
     interactions=_interactions(architecture),
     head=_head(architecture.get('head', {})),
@@ -254,13 +259,40 @@ def _pictures(report, metrics, architecture):
   yield from _gate_sections(report, metrics, architecture)
   yield 'Learning curves, validation split', list(_curves(report, metrics))
   sizes = {
-    field['name']: field['vocab_size'] * field['dim']
+    field['name']: _entries(fields_lib.FieldPlan(**field))
     for field in architecture.get('fields', [])
     if field.get('kind') == 'categorical'
   }
   if sizes:
-    svg = plots.bars(list(sizes), list(sizes.values()), 'vocabulary x dim')
+    svg = plots.bars(list(sizes), list(sizes.values()), 'rows x dim')
     yield 'Size of the embeddings by field', [('Sizes by field', svg, '')]
+
+
+def _entries(plan):
+  """Of the tables of one view that hold a field's rows."""
+  pieces = plan.all_pieces
+  return plan.num_values or sum(piece.num_rows * piece.dim for piece in pieces)
+
+
+def _trials(report) -> tuple[list[str], list[list[str]]]:
+  """Headings and rows of a search by scores, the best first."""
+  trials = report.get('search', {}).get('trials', [])
+  known = ('trial', 'valid', 'embedding_params', 'ep_total', 'seconds')
+  about = [key for key in (trials[0] if trials else ()) if key not in known]
+  headings = ['trial', *about, 'valid AUC', 'valid logloss']
+  headings += ['embedding parameters', 'seconds']
+  rows = [
+    [
+      _number(trial['trial']),
+      *(str(trial[key]) for key in about),
+      _number(trial['valid']['auc']),
+      _number(trial['valid']['logloss']),
+      _number(trial['embedding_params']),
+      _number(trial['seconds'], 1),
+    ]
+    for trial in sorted(trials, key=lambda trial: -trial['valid']['auc'])
+  ]
+  return headings, rows
 
 
 def _level_pictures(report):
