@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     optim,
     report,
     search,
+    sizes,
     spaces,
     train,
   )
@@ -67,6 +68,7 @@ __all__ = [
   'run_population',
   'run_search',
   'search',
+  'sizes',
   'spaces',
   'train',
 ]

@@ -22,6 +22,9 @@ _CONTROLS = {
   'all + bn + gates': 'all products, normalised and gated, none pruned',
   'random blocks': 'blocks drawn at random, of the size found',
   'random subset': 'as many products of each order, drawn at random',
+  'random widths': 'widths drawn at random, of the size found',
+  'one width': 'one width for all fields, at least of the size found',
+  'hashed rows': 'ids that are equal modulo the rows share, at the size found',
 }
 
 
@@ -104,6 +107,7 @@ def render(
     headings=headings,
     rows=rows,
     notes=_notes(report),
+    trials=_trials(report),
     pictures=pictures,
     blocks=_blocks(architecture),
     interactions=_interactions(architecture),
@@ -378,6 +382,27 @@ def _size_pictures(metrics):
     label = 'expected table entries'
     series = {'an average draw': (steps, sizes)}
     yield label, plots.curves(series, label, 'search step'), ''
+
+
+def _trials(report) -> tuple[list[str], list[list[str]]]:
+  """Headings and rows of a search by scores, the best first."""
+  trials = report.get('search', {}).get('trials', [])
+  known = ('trial', 'valid', 'embedding_params', 'ep_total', 'seconds')
+  about = [key for key in (trials[0] if trials else ()) if key not in known]
+  headings = ['trial', *about, 'valid AUC', 'valid logloss']
+  headings += ['embedding parameters', 'seconds']
+  rows = [
+    [
+      _number(trial['trial']),
+      *(str(trial[key]) for key in about),
+      _number(trial['valid']['auc']),
+      _number(trial['valid']['logloss']),
+      _number(trial['embedding_params']),
+      _number(trial['seconds'], 1),
+    ]
+    for trial in sorted(trials, key=lambda trial: -trial['valid']['auc'])
+  ]
+  return headings, rows
 
 
 def _level_pictures(report):

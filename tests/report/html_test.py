@@ -5,11 +5,13 @@ import json
 import pathlib
 import re
 import tempfile
+from unittest import mock
 from xml.etree import ElementTree
 
 from absl.testing import absltest
 
 from jax_autorec import errors, report
+from jax_autorec.report import plots
 
 _HOSTILE = (
   '<script>alert(1)</script>',
@@ -239,6 +241,39 @@ class HtmlTest(absltest.TestCase):
     self.assertEqual(row[headings.index('AUC by group')], '0.71234')
     # A control without it keeps its columns in place.
     self.assertLen(page.row('lr'), len(headings))
+
+  def test_trials_are_listed_by_validation_auc(self):
+    result, *others = _values(('a', 'b', 'c'))
+    result['search'] = {
+      'trials': [
+        {
+          'trial': n + 1,
+          'alpha': alpha,
+          'valid': _metrics(auc, 0.5),
+          'embedding_params': 700 + n,
+          'ep_total': 800,
+          'seconds': 1.25,
+        }
+        for n, (alpha, auc) in enumerate(((0.15, 0.61), (0.35, 0.64)))
+      ]
+    }
+    text = report.render(result, *others)
+    self.assertIn('Trials, validation split', text)
+    cells = re.findall(r'<td>([^<]*)</td>', text.split('<h2>Trials')[1])
+    self.assertEqual(cells[:3], ['2', '0.35', '0.64000'])
+    self.assertEqual(cells[4:9], ['701', '1.2', '1', '0.15', '0.61000'])
+    self.assertNotIn('Trials,', report.render(*_values(('a', 'b', 'c'))))
+
+  def test_sizes_are_those_of_pieces(self):
+    result, metrics, architecture, config = _values(('a', 'b'))
+    architecture['fields'][0]['pieces'] = [
+      {'start': 0, 'stop': 2, 'dim': 3, 'column': 0, 'divide': 1, 'modulo': 0},
+      {'start': 2, 'stop': 9, 'dim': 1, 'column': 0, 'divide': 2, 'modulo': 0},
+    ]
+    with mock.patch.object(plots, 'bars', return_value='') as bars:
+      report.render(result, metrics, architecture, config)
+    names, numbers, _ = bars.call_args.args
+    self.assertEqual(dict(zip(names, numbers)), {'a': 6 + 4, 'b': 80})
 
   def test_planted_data_show_the_distance_from_the_optimum(self):
     page = _Page(report.render(*_values('abcd', [('a', 'b')])))
