@@ -23,6 +23,23 @@ def _zeros(shape: Sequence[int]) -> Array:
   return jnp.zeros(shape, jnp.float32)
 
 
+@jax.custom_jvp
+def _straight_through(chosen: Array, shares: Array, values: Array) -> Array:
+  """`chosen` [B, C, G, W], with the gradient of shares x values as well.
+
+  Shares [B, C, G, K] weigh values [C, G, K, W], which get no gradient here.
+  """
+  del shares, values
+  return chosen
+
+
+@_straight_through.defjvp
+def _straight_through_jvp(primals, tangents):
+  chosen, shares, values = primals
+  through = jnp.einsum('bcgk,cgkw->bcgw', tangents[1], values)
+  return _straight_through(chosen, shares, values), tangents[0] + through
+
+
 class Codebooks(nn.Module):
   """DPQ-SX, DPQ-VQ (Chen et al., ICML 2020, arXiv:1908.09756) and MGQE.
 
@@ -105,8 +122,7 @@ class Codebooks(nn.Module):
     chosen = self._chosen(codes, owners)
     if self.plans[0].quantizer.kind == 'sx':
       values = lax.stop_gradient(self._by_column(self.values, owners))
-      soft = jnp.einsum('bcgk,cgkw->bcgw', nn.softmax(scores), values)
-      vectors = chosen + (soft - lax.stop_gradient(soft))
+      vectors = _straight_through(chosen, nn.softmax(scores), values)
     else:
       # q + (c - q) is not exactly c; this is.
       vectors = lax.stop_gradient(chosen) + (
@@ -179,11 +195,9 @@ class Codebooks(nn.Module):
     if (limits < limits[:, :1]).any():
       allowed = ids[..., None] < limits[owners][None]
       scores = jnp.where(allowed[:, :, None], scores, -jnp.inf)
-    # In two passes, each of which the CPU runs many numbers at a time.
-    fixed = lax.stop_gradient(scores)
-    places = jnp.arange(plan.centroids, dtype=jnp.int32)
-    is_top = fixed == fixed.max(-1, keepdims=True)
-    codes = jnp.where(is_top, places, plan.centroids - 1).min(-1)
+    # In one pass: a maximum that is looked for afterwards need not be found,
+    # since XLA may round the scores of the second pass otherwise.
+    codes = jnp.argmax(lax.stop_gradient(scores), -1).astype(jnp.int32)
     return codes, scores if is_soft else None
 
   @property
