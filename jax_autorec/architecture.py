@@ -243,7 +243,8 @@ class Architecture:
     """The embedding tables: one per view and distinct width.
 
     Sparse fields share a table of single entries, and factors of products
-    have tables of their own, since they start elsewhere.
+    have tables of their own, since they start elsewhere. What is open about
+    single rows is a table too.
     """
     groups: dict[tuple[Any, ...], list[fields_lib.Part]] = {}
     for view in self.views:
@@ -254,7 +255,7 @@ class Architecture:
       groups |= {key: in_view[key] for key in sorted(in_view)}
     names = {'': '{view}_dim_{dim}', 'factor': '{view}_factor_dim_{dim}'}
     names |= {'first_order': 'first_order', 'sparse': '{view}_sparse'}
-    return tuple(
+    tables = [
       TablePlan(
         name=names[role].format(view=view, dim=dim),
         view=view,
@@ -263,7 +264,15 @@ class Architecture:
         mean=1.0 if role == 'factor' else 0.0,
       )
       for (dim, role, view), parts in groups.items()
-    )
+    ]
+    row_dim = getattr(self.choice, 'row_dim', 0)
+    if row_dim:
+      parts = tuple(
+        fields_lib.Part(plan, plan.all_pieces[0]) for plan in self.categorical
+      )
+      name = fields_lib.ROW_CHOICE
+      tables.append(TablePlan(name, name, row_dim, parts))
+    return tuple(tables)
 
   @property
   def embedding_params(self) -> int:

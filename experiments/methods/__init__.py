@@ -5,6 +5,7 @@ from experiments.methods import (
   autofis,
   autosrh,
   fde,
+  pep,
   random_dims,
   sseds,
 )
@@ -18,6 +19,7 @@ METHODS: dict[str, Method] = {
   'autodim': autodim.METHOD,
   'sseds': sseds.METHOD,
   'autosrh': autosrh.METHOD,
+  'pep': pep.METHOD,
 }
 
 __all__ = ['METHODS', 'Method', 'Task', 'plain']

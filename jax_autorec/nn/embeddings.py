@@ -344,7 +344,8 @@ class FieldEmbeddings(nn.Module):
       if self.choice is not None and view == 'main':
         (table,) = [t for t in architecture.tables if t.view == view]
         ids = known_ids(architecture, batch, constants)
-        values = self.choice.values(rows[table.name], ids)
+        own = rows.get(fields_lib.ROW_CHOICE)
+        values = self.choice.values(rows[table.name], ids, own)
         rows = {**rows, table.name: values}
       self._categorical(view, live, rows, groups, parts)
       if self.choice is not None and view == 'main':

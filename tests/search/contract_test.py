@@ -9,6 +9,7 @@ import sys
 from absl.testing import absltest, parameterized
 import jax
 import numpy as np
+import optax
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import optim, pipeline, search, spaces
@@ -26,6 +27,11 @@ _STEPS = 32  # Four epochs of eight.
 def _autofis():
   c = optim.grda_c(1.1, arch_lib.Products.gate_init, 1.0, 0.8, _STEPS)
   return {'interactions': search.autofis(optim.grda(1.0, c, 0.8))}
+
+
+def _pep():
+  tx = optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.5))
+  return {'fields': search.pep(tx, density=0.3)}
 
 
 def _columns(schema):
@@ -53,6 +59,15 @@ _METHODS = {
     lambda schema: spaces.open_columns(spaces.fm(schema, dim=4), 3),
     lambda: {'fields': search.autosrh(warmup=8, period=2, density=0.3)},
   ),
+  **{
+    f'pep_{granularity}': (
+      lambda schema, granularity=granularity: spaces.open_thresholds(
+        spaces.fm(schema, dim=4), granularity=granularity
+      ),
+      _pep,
+    )
+    for granularity in ('field_dim', 'feature')
+  },
 }
 
 
@@ -104,7 +119,7 @@ def _retrained(name):
 
 
 # Methods whose derived tables are smaller than those that are searched.
-_SHRINKING = ('sseds', 'autosrh')
+_SHRINKING = ('sseds', 'autosrh', 'pep_feature')
 
 # Names, shapes and sizes of all that a saved model holds.
 _LIST = """
