@@ -51,6 +51,7 @@ _DEFAULT = {
     'nis': {'epochs': 6, 'min_steps': 1000},
     'sseds': {'epochs': 10, 'min_steps': 1000},
     'autosrh': {'epochs': 20, 'min_steps': 2000},
+    'pep': {'epochs': 20, 'min_steps': 1000},
   },
 }
 

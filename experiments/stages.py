@@ -143,7 +143,9 @@ def run(
   tests = _evaluate(models, data, settings, workdir)
   model_path = pipeline.save(models['retrain'], workdir / 'model')
   report = _report(values, data, models, tests, derived)
-  report['bytes']['model'] = model_path.stat().st_size
+  report['bytes']['model'] = sum(
+    path.stat().st_size for path in model_path.parent.glob('*.npz')
+  )
   others = [m.info['seconds'] for s, m in models.items() if s != 'retrain']
   report['seconds'] = seconds | {'controls': sum(others)}
   report['command'], report['machine'] = command, machine

@@ -265,7 +265,8 @@ class Architecture:
     """The embedding tables: one per view and distinct width.
 
     Sparse fields share a table of single entries, and factors of products
-    have tables of their own, since they start elsewhere.
+    have tables of their own, since they start elsewhere. What is open about
+    single rows is a table too.
     """
     groups: dict[tuple[Any, ...], list[fields_lib.Part]] = {}
     for view in self.views:
@@ -278,7 +279,7 @@ class Architecture:
     names |= {'first_order': 'first_order', 'sparse': '{view}_sparse'}
     stacks = self.codebooks
     names |= {stack: f'{{view}}_queries_{stack}' for stack in stacks}
-    return tuple(
+    tables = [
       TablePlan(
         name=names[role].format(view=view, dim=dim),
         view=view,
@@ -288,7 +289,15 @@ class Architecture:
         codebooks=role if role in stacks else '',
       )
       for (dim, role, view), parts in groups.items()
-    )
+    ]
+    row_dim = getattr(self.choice, 'row_dim', 0)
+    if row_dim:
+      parts = tuple(
+        fields_lib.Part(plan, plan.all_pieces[0]) for plan in self.categorical
+      )
+      name = fields_lib.ROW_CHOICE
+      tables.append(TablePlan(name, name, row_dim, parts))
+    return tuple(tables)
 
   @property
   def codebooks(self) -> dict[str, tuple[FieldPlan, ...]]:

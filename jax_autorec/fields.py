@@ -21,6 +21,15 @@ BLOCK_MODES = ('single', 'multi')
 BLOCK_COMBINES = ('project', 'concatenate')
 QUANTIZERS = ('sx', 'vq')
 _MAX_CENTROIDS = 2**16
+GRANULARITIES = (
+  'global',
+  'dim',
+  'field',
+  'field_dim',
+  'feature',
+  'feature_dim',
+)
+ROW_CHOICE = 'row_choice'  # Table, and view, of what is open about single rows.
 
 
 def check(value: Any, allowed: Sequence[Any], what: str) -> None:
@@ -537,6 +546,58 @@ class ColumnMask:
     return sum(len(own) for own in self.starts)
 
 
+@dataclasses.dataclass(frozen=True)
+class SoftThreshold:
+  """Open: entries shrink towards zero by a threshold, sigmoid(s).
+
+  Attributes:
+    dim: width of rows and field vectors.
+    granularity: what has an s of its own: 'global' nothing, 'dim' a column,
+      'field' a field, 'field_dim' a column of a field, 'feature' an id,
+      'feature_dim' an entry. Those of ids are kept in a table beside that of
+      their vectors, as what is added to the global s.
+    initial: where s starts.
+    row_scale: of the entries of that table: an id's own part moves at so many
+      times the learning rate of tables.
+  """
+
+  kind: ClassVar[str] = 'soft_threshold'
+  dim: int
+  granularity: str = 'field_dim'
+  initial: float = -10.0
+  row_scale: float = 1.0
+
+  def __post_init__(self):
+    _check_dim(self.dim, 'a soft threshold')
+    check(self.granularity, GRANULARITIES, 'Granularity of thresholds')
+    if not self.row_scale > 0:
+      raise errors.ConfigError(
+        f'The scale of thresholds of ids is {self.row_scale}; expected more '
+        'than 0.'
+      )
+
+  @property
+  def width(self) -> int:
+    """Width of what the model sees."""
+    return self.dim
+
+  @property
+  def table_dim(self) -> int:
+    """Width of the rows of the tables."""
+    return self.dim
+
+  @property
+  def row_dim(self) -> int:
+    """Columns of the table of what is open about single rows; 0 for none."""
+    return {'feature': 1, 'feature_dim': self.dim}.get(self.granularity, 0)
+
+  def shape(self, num_fields: int) -> tuple[int, int]:
+    """Of the thresholds that are not of single ids: [F or 1, D or 1]."""
+    by_field = self.granularity in ('field', 'field_dim')
+    by_dim = self.granularity in ('dim', 'field_dim')
+    return num_fields if by_field else 1, self.dim if by_dim else 1
+
+
 def _check_dim(dim, what):
   if not isinstance(dim, int) or dim < 1:
     raise errors.ConfigError(
@@ -544,5 +605,7 @@ def _check_dim(dim, what):
     )
 
 
-FieldChoice = MixedDims | Blocks | ColumnMask
-CHOICES = {cls.kind: cls for cls in (MixedDims, Blocks, ColumnMask)}
+FieldChoice = MixedDims | Blocks | ColumnMask | SoftThreshold
+CHOICES = {
+  cls.kind: cls for cls in (MixedDims, Blocks, ColumnMask, SoftThreshold)
+}

@@ -72,12 +72,14 @@ class Found:
     selectors: slot -> selector.
     state: final state of the search.
     info: 'seconds', 'steps', 'examples_per_second', 'bytes'.
+    start: seed and standard deviation that fresh tables followed from.
   """
 
   space: arch_lib.Architecture
   selectors: Mapping[str, base.Selector]
   state: supernet.SearchState
   info: Mapping[str, Any]
+  start: tuple[int, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +102,8 @@ class Scored:
 def save(model: Model, directory: str | os.PathLike[str]) -> pathlib.Path:
   """Writes a model into a directory: its architecture and `weights.npz`.
 
-  Only what the model needs: no state of an optimiser, nothing of a search.
+  Only what the model needs: no state of an optimiser, nothing of a search, and
+  not what training started from.
 
   Args:
     model: of `retrain`.
@@ -109,7 +112,10 @@ def save(model: Model, directory: str | os.PathLike[str]) -> pathlib.Path:
   Returns:
     The path of the weights.
   """
-  model.architecture.save(directory)
+  architecture = model.architecture
+  dataclasses.replace(architecture, arrays=architecture.constants).save(
+    directory
+  )
   path = pathlib.Path(directory) / 'weights.npz'
   partial = path.with_name('weights.partial.npz')
   np.savez(
@@ -468,7 +474,8 @@ def run_search(
     selectors: path of an open slot ('interactions') -> its selector.
     data: encoded splits; the test split is never read.
     settings: how weights are trained; patience does not apply.
-    num_steps: steps in all; None for `settings.epochs`.
+    num_steps: steps in all, at most where a selector measures when it is done;
+      None for `settings.epochs`.
     seed: of initialisation, draws and the order of rows.
     workdir: where checkpoints and records go; None keeps all in memory. One
       that holds another space, data set, seed or setting is refused; selectors
@@ -539,6 +546,7 @@ def run_search(
       records=records,
       observe=lambda state: supernet.recorded(state, selectors),
       about=about | supernet.recorded(state, selectors),
+      finish=lambda state: supernet.measured(state, selectors, space),
     )
   finally:
     records.close()
@@ -550,7 +558,8 @@ def run_search(
       (state.train.dense_optimizer, state.train.table_optimizer)
     ),
   }
-  return Found(space, dict(selectors), state, info)
+  start = seed, settings.table_std
+  return Found(space, dict(selectors), state, info, start)
 
 
 def run_population(
@@ -647,8 +656,17 @@ def derive(
       search; the test split is never read.
     batch_size: rows at a time.
   """
+
+  def initial():
+    seed, table_std = found.start
+    key = jax.random.key(seed)
+    return supernet.initial_tables(found.space, found.selectors, key, table_std)
+
+  initial = initial if found.start else None
   if data is None:
-    return supernet.derive(found.state, found.selectors, found.space)
+    return supernet.derive(
+      found.state, found.selectors, found.space, initial=initial
+    )
   model = model_lib.build(found.space)
   compiled = jax.jit(supernet.make_predict(model, found.selectors))
 
@@ -667,5 +685,5 @@ def derive(
       yield jax.device_get(slope(choices, found.state, batch))
 
   return supernet.derive(
-    found.state, found.selectors, found.space, evaluate, gradients
+    found.state, found.selectors, found.space, evaluate, gradients, initial
   )

@@ -230,6 +230,27 @@ def open_columns(
   return _open(architecture, choice)
 
 
+def open_thresholds(
+  architecture: arch_lib.Architecture,
+  *,
+  granularity: str = 'field_dim',
+  initial: float = -10.0,
+  row_scale: float = 1.0,
+) -> arch_lib.Architecture:
+  """Shrinks the entries of all tables of vectors by thresholds.
+
+  Args:
+    architecture: a closed one of equal widths.
+    granularity: what has a threshold of its own, see `fields.SoftThreshold`.
+    initial: where their s starts.
+    row_scale: speed of thresholds of single ids, over that of tables.
+  """
+  choice = fields_lib.SoftThreshold(
+    architecture.dim, granularity, initial, row_scale
+  )
+  return _open(architecture, choice)
+
+
 def _open(architecture, choice):
   """The architecture with something open about its categorical fields."""
   fields = tuple(

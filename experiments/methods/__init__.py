@@ -9,6 +9,7 @@ from experiments.methods import (
   mde,
   mgqe,
   nis,
+  pep,
   qr,
   random_dims,
   sseds,
@@ -28,6 +29,7 @@ METHODS: dict[str, Method] = {
   'mgqe': mgqe.METHOD,
   'sseds': sseds.METHOD,
   'autosrh': autosrh.METHOD,
+  'pep': pep.METHOD,
 }
 
 __all__ = ['METHODS', 'Method', 'Task', 'plain']

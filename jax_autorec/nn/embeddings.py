@@ -390,7 +390,8 @@ class FieldEmbeddings(nn.Module):
         if mask is not None and not self.is_initializing():
           last = dict(reduce_fn=lambda old, new: new, init_fn=lambda: None)
           self.sow(ROW_MASKS, table.name, mask, **last)
-        values = self.choice.values(rows[table.name], ids)
+        own = rows.get(fields_lib.ROW_CHOICE)
+        values = self.choice.values(rows[table.name], ids, own)
         rows = {**rows, table.name: values}
       if view == 'main' and architecture.codebooks:
         self._quantized(batch, live, rows, groups, parts, train)

@@ -8,6 +8,7 @@ anneals or takes an argmax.
 from collections.abc import Sequence
 
 import flax.linen as nn
+import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
@@ -30,14 +31,18 @@ class FieldChoice(nn.Module):
   fields: tuple[fields_lib.FieldPlan, ...]
   axis_name: str | None = None
 
-  def values(self, values: Array, ids: Array) -> Array:
+  def values(
+    self, values: Array, ids: Array, own: Array | None = None
+  ) -> Array:
     """What is done to single values, before a field's values are pooled.
 
     Args:
       values: rows [B, C, R]; zeros for padding.
       ids: int32 [B, C], the ids they are of; -1 for padding.
+      own: [B, C, plan.row_dim], what is open about these rows alone, if
+        anything is.
     """
-    del ids
+    del ids, own
     return values
 
   def mask(self, ids: Array) -> Array | None:
@@ -51,6 +56,12 @@ class FieldChoice(nn.Module):
     """
     del ids
     return None
+
+  @property
+  def column_fields(self) -> np.ndarray:
+    """The field int [C] of every id column."""
+    lengths = [plan.max_length for plan in self.fields]
+    return np.repeat(np.arange(len(lengths)), lengths)
 
   def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
     """Pooled rows [B, F, R], mask [B] -> field vectors [B, F, D]."""
@@ -207,8 +218,11 @@ class Blocks(FieldChoice):
     kept = self.kept.value[self.field_of_value][None]
     return (ids[:, :, None] < kept)[:, :, self.block_of_column]
 
-  def values(self, values: Array, ids: Array) -> Array:
+  def values(
+    self, values: Array, ids: Array, own: Array | None = None
+  ) -> Array:
     """Rows [B, C, R] of ids [B, C], with what is not kept replaced."""
+    del own
     other = jnp.zeros((), values.dtype)
     if self.plan.shared_row:
       is_kept = (self.kept.value > 0)[:, self.block_of_column]
@@ -241,8 +255,11 @@ class ColumnMask(FieldChoice):
   def _is_whole(self):
     return self.plan.num_groups == len(self.fields)
 
-  def values(self, values: Array, ids: Array) -> Array:
+  def values(
+    self, values: Array, ids: Array, own: Array | None = None
+  ) -> Array:
     """Rows [B, C, D] of ids int32 [B, C], each times its group's factors."""
+    del own
     if self._is_whole:
       return values  # One group per field: pooled vectors are fewer.
     return values * self.mask[self.groups(ids)]
@@ -267,10 +284,48 @@ class ColumnMask(FieldChoice):
     return vectors * self.mask[None] if self._is_whole else vectors
 
 
+class SoftThreshold(FieldChoice):
+  """Shrunk entries: sign(v) relu(|v| - sigmoid(s)) (PEP, arXiv:2101.07577).
+
+  An entry within its threshold is zero and takes no gradient. Collection
+  'arch': 'threshold', s, [F or 1, D or 1].
+  """
+
+  def setup(self):
+    self.threshold = self.variable(
+      'arch',
+      'threshold',
+      jnp.full,
+      self.plan.shape(len(self.fields)),
+      self.plan.initial,
+      jnp.float32,
+    ).value
+
+  def values(
+    self, values: Array, ids: Array, own: Array | None = None
+  ) -> Array:
+    """Rows [B, C, D], and what their ids add to s [B, C, 1 or D]."""
+    del ids
+    threshold = self.threshold
+    if len(threshold) > 1:
+      threshold = threshold[self.column_fields]
+    threshold = threshold[None]
+    if own is not None:
+      threshold = threshold + self.plan.row_scale * own
+    threshold = jnp.broadcast_to(jax.nn.sigmoid(threshold), values.shape)
+    return jnp.sign(values) * jax.nn.relu(jnp.abs(values) - threshold)
+
+  def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
+    """Pooled rows [B, F, D] -> field vectors, the same."""
+    del mask, train
+    return vectors
+
+
 _MODULES = {
   'mixed_dims': MixedDims,
   'blocks': Blocks,
   'column_mask': ColumnMask,
+  'soft_threshold': SoftThreshold,
 }
 
 

@@ -5,6 +5,7 @@ from jax_autorec.search.autofis import autofis
 from jax_autorec.search.autosrh import autosrh
 from jax_autorec.search.base import Draw, Population, Schedule, Selector, each
 from jax_autorec.search.nis import nis
+from jax_autorec.search.pep import pep
 from jax_autorec.search.random_dims import random_dims
 from jax_autorec.search.sseds import sseds
 
@@ -18,6 +19,7 @@ __all__ = [
   'autosrh',
   'each',
   'nis',
+  'pep',
   'random_dims',
   'sseds',
 ]

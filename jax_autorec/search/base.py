@@ -73,12 +73,15 @@ class Context(NamedTuple):
     gradients: choice of this slot -> of every batch of the validation split
       the gradient of its mean loss with respect to the choice, in evaluation
       mode; None as `evaluate`.
+    initial: () -> the tables that the search started from, drawn anew; None
+      where that is not known.
   """
 
   architecture: arch_lib.Architecture
   train: state_lib.TrainState
   evaluate: Callable[[PyTree], dict[str, float]] | None = None
   gradients: Callable[[PyTree], Iterable[PyTree]] | None = None
+  initial: Callable[[], dict[str, Array]] | None = None
 
 
 def unchanged(memory, train, seen):
@@ -121,6 +124,9 @@ class Selector(NamedTuple):
       from; None for minus the loss of each example.
     aux_loss: (arch, memory, seen) -> [], a further loss of `arch`: that of a
       learned critic, say. `seen` has one sample.
+    measure: (arch, memory, context) -> JSON values for the records, and
+      whether the search may end; at every evaluation, on the host. It may read
+      whole tables, in blocks. The search ends once all that measure agree.
   """
 
   init: Callable[..., tuple[PyTree, PyTree]]
@@ -135,6 +141,7 @@ class Selector(NamedTuple):
   samples: int = 1
   reward: Callable[..., Array] | None = None
   aux_loss: Callable[..., Array] | None = None
+  measure: Callable[..., tuple[dict[str, Any], bool]] | None = None
 
 
 class Scored(NamedTuple):

@@ -102,6 +102,36 @@ def init(
   return SearchState(train, arch, memory, opt)
 
 
+def initial_tables(
+  architecture: arch_lib.Architecture,
+  selectors: Mapping[str, base.Selector],
+  key: Array,
+  table_std: float,
+) -> dict[str, Array]:
+  """The tables that `init` starts from, for the same key, drawn anew."""
+  train_key, *_ = jax.random.split(key, 1 + len(selectors))
+  return state_lib.initial_tables(architecture, train_key, table_std)
+
+
+def measured(
+  state: SearchState,
+  selectors: Mapping[str, base.Selector],
+  architecture: arch_lib.Architecture,
+) -> tuple[dict[str, Any], bool]:
+  """What selectors find of whole tables; whether the search may end."""
+  arch, memory = jax.device_get((state.arch, state.memory))
+  values: dict[str, Any] = {}
+  ends = []
+  for slot in sorted(selectors):
+    measure = selectors[slot].measure
+    if measure is not None:
+      context = base.Context(architecture, state.train)
+      own, may_end = measure(arch[slot], memory[slot], context)
+      values.update(own)
+      ends.append(may_end)
+  return values, bool(ends) and all(ends)
+
+
 def _check(slot: str, selector: base.Selector) -> None:
   if selector.split not in base.SPLITS:
     raise errors.ConfigError(
@@ -509,6 +539,7 @@ def derive(
   architecture: arch_lib.Architecture,
   evaluate: Callable[[Mapping[str, PyTree]], dict[str, float]] | None = None,
   gradients: Callable[[Mapping[str, PyTree]], Iterable[PyTree]] | None = None,
+  initial: Callable[[], dict[str, Array]] | None = None,
 ) -> arch_lib.Architecture:
   """Settles every slot; the architecture comes back closed.
 
@@ -520,6 +551,7 @@ def derive(
       validation split; for the methods that score choices after a search.
     gradients: the same -> of every batch of the validation split the gradient
       of its mean loss with respect to them.
+    initial: () -> the tables that the search started from.
   """
   arch, memory = jax.device_get((state.arch, state.memory))
   for slot in sorted(selectors):
@@ -530,7 +562,7 @@ def derive(
       slopes = lambda choice, slot=slot: (
         grads[slot] for grads in gradients({slot: choice})
       )
-    context = base.Context(architecture, state.train, own, slopes)
+    context = base.Context(architecture, state.train, own, slopes, initial)
     architecture = selectors[slot].derive(arch[slot], memory[slot], context)
   if architecture.is_open:
     raise errors.ConfigError(

@@ -135,6 +135,7 @@ def fit(
   records: records_lib.Records,
   observe: Callable[[PyTree], dict[str, Any]] | None = None,
   about: Mapping[str, Any] | None = None,
+  finish: Callable[[PyTree], tuple[dict[str, Any], bool]] | None = None,
 ) -> tuple[PyTree, Position]:
   """Runs a stage to its end, from its last checkpoint if there is one.
 
@@ -153,6 +154,8 @@ def fit(
     observe: state -> further values to record, at each evaluation and some
       50 times in all.
     about: values to record before the first step.
+    finish: state -> further values to record, and whether to end; at each
+      evaluation.
 
   Returns:
     The final state (not the best), on one device; where the run ended.
@@ -209,6 +212,10 @@ def fit(
         if position.waited and stopping.patience:
           state = _lower_learning_rate(state, stopping)
         extra = observe(single) if observe else {}
+        if finish:
+          more, ends = finish(single)
+          extra = extra | more
+          position.stopped = position.stopped or ends
         records.write(
           stage,
           position.step,

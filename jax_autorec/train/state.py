@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jax_autorec import architecture as arch_lib
 from jax_autorec import schema as schema_lib
 from jax_autorec.nn import embeddings
 from jax_autorec.nn import model as model_lib
@@ -71,6 +72,15 @@ def example_batch(schema: schema_lib.Schema, batch_size: int = 2) -> Batch:
     weights=np.ones((batch_size,), np.float32),
     mask=np.ones((batch_size,), bool),
   )
+
+
+def initial_tables(
+  architecture: arch_lib.Architecture, key: Array, table_std: float
+) -> dict[str, Array]:
+  """The tables that `init` starts from, for the same key, drawn anew."""
+  init_key, _ = jax.random.split(key)
+  table_key, _ = jax.random.split(init_key)
+  return embeddings.init_tables(architecture, table_key, table_std)
 
 
 def init_variables(

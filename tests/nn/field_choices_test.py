@@ -161,6 +161,90 @@ class MixedDimsTest(parameterized.TestCase):
     )
 
 
+class SoftThresholdTest(parameterized.TestCase):
+  def _module(self, granularity, row_scale=1.0):
+    plan = fields_lib.SoftThreshold(4, granularity, row_scale=row_scale)
+    fields = [
+      fields_lib.FieldPlan(n, 'categorical', 4, vocab_size=9, max_length=length)
+      for n, length in zip(_NAMES, (1, 3, 1))
+    ]
+    module = field_choices.build(plan, fields, None, 'fields')
+    return plan, module
+
+  @parameterized.parameters(*fields_lib.GRANULARITIES)
+  def test_closed_form(self, granularity):
+    plan, module = self._module(granularity, row_scale=3.0)
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(20, 5, 4)).astype(np.float32)
+    values[:3] = 0
+    s = rng.normal(size=plan.shape(3)).astype(np.float32)
+    own = None
+    if plan.row_dim:
+      own = rng.normal(size=(20, 5, plan.row_dim)).astype(np.float32)
+    got = module.apply(
+      {'arch': {'threshold': s}},
+      values,
+      np.zeros((20, 5), np.int32),
+      own,
+      method='values',
+    )
+    zeros = 0
+    for row in range(20):
+      for column, field in enumerate((0, 1, 1, 1, 2)):
+        for d in range(4):
+          one = float(s[field % len(s), d % s.shape[1]])
+          if own is not None:
+            one += 3.0 * float(own[row, column, d % plan.row_dim])
+          value = float(values[row, column, d])
+          left = max(abs(value) - 1 / (1 + np.exp(-one)), 0)
+          zeros += left == 0
+          self.assertAlmostEqual(
+            float(got[row, column, d]), np.sign(value) * left, places=5
+          )
+    self.assertBetween(zeros, 100, 300)
+
+  def test_an_entry_within_its_threshold_takes_no_gradient(self):
+    _, module = self._module('global')
+    values = jnp.array([0.3, -0.3, 0.7, -0.7]).reshape(1, 1, 4)
+    values = jnp.tile(values, (1, 5, 1))
+
+    def total(values, s):
+      out = module.apply(
+        {'arch': {'threshold': s}},
+        values,
+        np.zeros((1, 5), np.int32),
+        method='values',
+      )
+      return (out * jnp.array([[[1.0, 2.0, 3.0, 4.0]]])).sum()
+
+    s = jnp.zeros((1, 1))  # A threshold of .5.
+    grads, slope = jax.grad(total, (0, 1))(values, s)
+    np.testing.assert_array_equal(grads[0, 0], [0, 0, 3, 4])
+    # sigmoid'(0) = 1/4; each of five columns loses 3 and gains 4.
+    self.assertAlmostEqual(float(slope[0, 0]), 5 * (4 - 3) / 4, places=5)
+    # Where the authors start, s has no gradient at all in float32.
+    for start, is_zero in ((-150.0, True), (-10.0, False)):
+      slope = jax.grad(total, 1)(values, jnp.full((1, 1), start))
+      self.assertEqual(float(slope[0, 0]) == 0, is_zero)
+
+  def test_no_threshold_is_the_identity(self):
+    _, module = self._module('field_dim')
+    values = np.random.default_rng(0).normal(size=(9, 5, 4)).astype(np.float32)
+    got = module.apply(
+      {'arch': {'threshold': np.full((3, 4), -np.inf, np.float32)}},
+      values,
+      np.zeros((9, 5), np.int32),
+      method='values',
+    )
+    np.testing.assert_array_equal(got, values)
+
+  def test_senseless_plans(self):
+    with self.assertRaisesRegex(errors.ConfigError, 'Granularity'):
+      fields_lib.SoftThreshold(4, 'row')
+    with self.assertRaisesRegex(errors.ConfigError, 'scale'):
+      fields_lib.SoftThreshold(4, row_scale=0.0)
+
+
 class ColumnMaskTest(absltest.TestCase):
   def _module(self, starts, lengths=(1, 3, 1)):
     plan = fields_lib.ColumnMask(4, starts)

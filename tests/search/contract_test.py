@@ -50,6 +50,12 @@ def _open_dims(model, **options):
 _MLP = {'deepfm': {'hidden': (8,)}}
 
 
+def _pep(space):
+  del space
+  tx = optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.5))
+  return {'fields': search.pep(tx, density=0.3)}
+
+
 def _columns(schema):
   return spaces.open_columns(spaces.deepfm(schema, dim=4, hidden=(8,)))
 
@@ -122,6 +128,15 @@ _METHODS = {
     functools.partial(_blocks, prefix=True, shared_row=True),
     _nis(baseline='critic'),
   ),
+  **{
+    f'pep_{granularity}': (
+      lambda schema, granularity=granularity: spaces.open_thresholds(
+        spaces.fm(schema, dim=4), granularity=granularity
+      ),
+      _pep,
+    )
+    for granularity in ('field_dim', 'feature')
+  },
 }
 
 
@@ -174,7 +189,7 @@ def _retrained(name):
 
 
 # Methods whose derived tables are smaller than those that are searched.
-_SHRINKING = ('sseds', 'autosrh')
+_SHRINKING = ('sseds', 'autosrh', 'pep_feature')
 
 # Methods that train no choices, and whose choices also follow a decay or an
 # entropy of their own.

@@ -1,0 +1,33 @@
+"""PEP: which entries outlast the thresholds that they learn."""
+
+import optax
+
+from experiments.methods import base
+from jax_autorec import architecture as arch_lib
+from jax_autorec import search, spaces
+
+
+def _space(task: base.Task) -> arch_lib.Architecture:
+  options = task.search
+  return spaces.open_thresholds(
+    base.widest(task),
+    granularity=options['granularity'],
+    initial=options['initial'],
+    row_scale=options['row_scale'],
+  )
+
+
+def _selectors(task: base.Task) -> dict[str, search.Selector]:
+  options = task.search
+  rate = options['learning_rate'] or options['travel'] / max(1, task.steps)
+  selector = search.pep(
+    optax.chain(optax.add_decayed_weights(options['decay']), optax.adam(rate)),
+    density=options['density'],
+    max_params=options['max_params'],
+  )
+  return {'fields': selector}
+
+
+METHOD = base.Method(
+  _space, _selectors, base=base.widest, controls={'uniform': base.uniform}
+)
