@@ -55,10 +55,14 @@ def _meaningful(params):
   return params
 
 
-def _init(mode):
+def _init(mode, kind=None):
   architecture = spaces.build(
-    'deepfm', _SCHEMA, dim=3, hidden=(5,), norm='batch', dropout=0.4
+    'deepfm', _SCHEMA, dim=4, hidden=(5,), norm='batch', dropout=0.4
   )
+  if kind:
+    architecture = spaces.quantize(
+      architecture, kind, 2, [(0.5, 4), (0.5, 2)], fields=('a', 'b')
+    )
   options = settings.Settings(
     table_optimizer='adam', batch_size=16, parallel=mode, learning_rate=0.01
   )
@@ -71,13 +75,13 @@ def _init(mode):
   return fresh, parallel.compile_steps(step, mode)
 
 
-def _run(mode, batches):
+def _run(mode, batches, kind=None):
   """State and losses in float64, where sums agree in any order."""
   with jax.enable_x64(True):
     widen = lambda x: (
       x.astype(np.float64) if jax.dtypes.issubdtype(x.dtype, np.floating) else x
     )
-    fresh, program = _init(mode)
+    fresh, program = _init(mode, kind)
     placed = program.place(jax.tree.map(widen, fresh))
     got, metrics = program.run(placed, jax.tree.map(widen, batches))
     for leaf in jax.tree.leaves(placed):
@@ -86,15 +90,18 @@ def _run(mode, batches):
 
 
 class ParallelTest(parameterized.TestCase):
-  @parameterized.parameters('jit', 'pmap')
-  def test_eight_devices_agree_with_one(self, mode):
+  @parameterized.parameters(
+    ('jit',), ('pmap',), ('jit', 'vq'), ('pmap', 'vq'), ('pmap', 'sx')
+  )
+  def test_eight_devices_agree_with_one(self, mode, kind=None):
     """Of their two rows each, one device has half and two have padding alone.
 
-    Weights differ from row to row, BatchNorm and dropout see the whole batch.
+    Weights differ from row to row, BatchNorm and dropout see the whole batch,
+    and so do the moments of quantisers and what they add to the loss.
     """
     batches = _batches(3, live=11)
-    expected, expected_metrics = _run('none', batches)
-    got, metrics = _run(mode, batches)
+    expected, expected_metrics = _run('none', batches, kind)
+    got, metrics = _run(mode, batches, kind)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
     jax.tree.map(close, metrics, expected_metrics)
     jax.tree.map(

@@ -269,9 +269,65 @@ def _bits(x):
   return np.asarray(x)
 
 
+class AddedLossTest(absltest.TestCase):
+  def test_modules_add_to_the_gradient_and_not_to_the_loss(self):
+    """Values of VQ follow their queries, of live rows whatever their weight."""
+    plain = spaces.fm(_schema(), dim=4)
+    architecture = spaces.quantize(
+      plain, 'vq', 1, [(1.0, 2)], fields=('user', 'tags')
+    )
+    _, model, optimizer, state = _setup(
+      architecture, table_optimizer='sgd', embedding_l2=0.5
+    )
+    optimizer = optimizer._replace(dense=optax.sgd(1.0), clip_norm=None)
+    state = state.replace(dense_optimizer=optimizer.dense.init(state.params))
+    step = jax.jit(steps.make_train_step(model, optimizer))
+    ((stack, _),) = architecture.codebooks.items()
+    values = np.asarray(state.params['embeddings'][stack]['values'])
+    batches = [_batch(), _batch()._replace(weights=np.ones(_ROWS, np.float32))]
+    after = [step(state, batch) for batch in batches]
+    moved = [
+      np.asarray(new.params['embeddings'][stack]['values']) - values
+      for new, _ in after
+    ]
+    np.testing.assert_array_equal(*moved)
+    table = np.asarray(state.tables[f'main_queries_{stack}'], np.float64)
+    ids = np.where(_batch().mask[:, None], _batch().ids, -1)
+    offsets, expected = (0, 9), np.zeros_like(values)
+    for field, columns in enumerate(([0], [1, 2])):
+      own = ids[:, columns]
+      queries = table[own[own >= 0] + offsets[field]]
+      books = values[field, 0].astype(np.float64)
+      scores = -np.square(queries[:, None] - books[None]).sum(-1)
+      scores = (scores - scores.mean(0)) / scores.std(0)
+      codes = scores.argmax(1)
+      for k in range(2):
+        gaps = (queries - books[k])[codes == k]
+        expected[field, 0, k] = 2 * gaps.sum(0) / queries.size
+    # Decay is for what they follow.
+    np.testing.assert_allclose(moved[0], expected, rtol=1e-4, atol=1e-6)
+    logits = model.apply(
+      {
+        'params': {
+          'embeddings': {**state.params['embeddings'], **state.tables},
+          'bias': state.params['bias'],
+        },
+        'batch_stats': state.batch_stats,
+      },
+      batches[1],
+      train=True,
+      mutable=['batch_stats'],
+    )[0][:9]
+    losses = np.logaddexp(0, logits) - batches[1].labels[:9] * logits
+    np.testing.assert_allclose(after[1][1]['loss'], losses.mean(), rtol=1e-5)
+
+
 class CostTest(parameterized.TestCase):
-  def _compiled(self, vocab, table_optimizer):
+  def _compiled(self, vocab, table_optimizer, kind=None):
     architecture = spaces.fm(_schema(vocab), dim=4)
+    if kind:
+      tiers = [(0.1, 8), (0.9, 4)]
+      architecture = spaces.quantize(architecture, kind, 2, tiers)
     train = settings.Settings(batch_size=_ROWS, table_optimizer=table_optimizer)
     model = model_lib.build(architecture)
     optimizer = settings.make_optimizer(train, architecture)
@@ -282,11 +338,16 @@ class CostTest(parameterized.TestCase):
     batches = jax.tree.map(lambda x: x[None], _batch())
     return program.run.lower(state, batches).compile()
 
-  @parameterized.parameters('adam', 'rowwise_adagrad')
-  def test_does_not_grow_with_the_vocabulary(self, table_optimizer):
-    """Neither scratch memory nor work, nor a copy of what is donated."""
+  @parameterized.parameters(
+    ('adam',), ('rowwise_adagrad',), ('adam', 'vq'), ('adam', 'sx')
+  )
+  def test_does_not_grow_with_the_vocabulary(self, table_optimizer, kind=None):
+    """Neither scratch memory nor work, nor a copy of what is donated.
+
+    Of quantised fields nothing is done to the queries beyond the batch's.
+    """
     small, large = (
-      self._compiled(vocab, table_optimizer) for vocab in (1000, 100_000)
+      self._compiled(vocab, table_optimizer, kind) for vocab in (1000, 100_000)
     )
     memory = [c.memory_analysis() for c in (small, large)]
     self.assertEqual(*(m.temp_size_in_bytes for m in memory))
@@ -296,11 +357,12 @@ class CostTest(parameterized.TestCase):
       self.assertLess(fresh, 1000)
     flops = [c.cost_analysis()['flops'] for c in (small, large)]
     self.assertLess(flops[1], 1.01 * flops[0])
-    text = large.as_text()
+    text, sizes = large.as_text(), (100_000, 100_000 + 7)
     copies = [
       line
       for line in text.splitlines()
-      if ' copy(' in line and f'[{100_000 + 7},' in line.split(' copy(')[0]
+      if ' copy(' in line
+      and any(f'[{rows},' in line.split(' copy(')[0] for rows in sizes)
     ]
     self.assertEmpty(copies)
 
