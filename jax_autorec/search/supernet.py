@@ -12,6 +12,7 @@ import optax
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
+from jax_autorec import rows as rows_lib
 from jax_autorec.nn import blocks, embeddings
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base, unroll
@@ -448,9 +449,11 @@ def make_step(
       state = maybe_valid_phase(state, valid_batch, key, passed, joined)
       # What the phase reads of tables and slot maps it reads before they are
       # replaced: XLA would copy them whole.
-      flat_ids, _ = lax.optimization_barrier(
-        (passed.flat_ids, (state.arch, joined.train, joined.valid))
-      )
+      known = jax.tree.leaves((state.arch, joined.train, joined.valid))
+      flat_ids = {
+        space: rows_lib.after(ids, *known)
+        for space, ids in passed.flat_ids.items()
+      }
       passed = passed._replace(flat_ids=flat_ids)
     else:
       if levels['valid']:
