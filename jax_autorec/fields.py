@@ -384,6 +384,35 @@ class SoftThreshold:
     return num_fields if by_field else 1, self.dim if by_dim else 1
 
 
+@dataclasses.dataclass(frozen=True)
+class RowMask:
+  """Open: which rows are worth keeping, and how many columns of a field.
+
+  A row is kept while its L1 norm is above its field's threshold; of what is
+  kept a field reads the first columns.
+
+  Attributes:
+    dim: width of rows and field vectors.
+  """
+
+  kind: ClassVar[str] = 'row_mask'
+  transform: ClassVar[str] = 'zero_pad'
+  dim: int
+
+  def __post_init__(self):
+    _check_dim(self.dim, 'a row mask')
+
+  @property
+  def width(self) -> int:
+    """Width of what the model sees."""
+    return self.dim
+
+  @property
+  def table_dim(self) -> int:
+    """Width of the rows of the tables."""
+    return self.dim
+
+
 def _check_dim(dim, what):
   if not isinstance(dim, int) or dim < 1:
     raise errors.ConfigError(
@@ -391,5 +420,7 @@ def _check_dim(dim, what):
     )
 
 
-FieldChoice = MixedDims | ColumnMask | SoftThreshold
-CHOICES = {cls.kind: cls for cls in (MixedDims, ColumnMask, SoftThreshold)}
+FieldChoice = MixedDims | ColumnMask | SoftThreshold | RowMask
+CHOICES = {
+  cls.kind: cls for cls in (MixedDims, ColumnMask, SoftThreshold, RowMask)
+}

@@ -5,6 +5,7 @@ from experiments.methods import (
   autofis,
   autosrh,
   fde,
+  optembed,
   pep,
   random_dims,
   sseds,
@@ -20,6 +21,7 @@ METHODS: dict[str, Method] = {
   'sseds': sseds.METHOD,
   'autosrh': autosrh.METHOD,
   'pep': pep.METHOD,
+  'optembed': optembed.METHOD,
 }
 
 __all__ = ['METHODS', 'Method', 'Task', 'plain']

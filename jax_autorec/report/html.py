@@ -9,6 +9,7 @@ from typing import Any
 from absl import logging
 
 from jax_autorec import errors
+from jax_autorec import fields as fields_lib
 from jax_autorec.report import plots
 
 _NOISE = 0.001  # AUC; what a single seed can gain by luck on small sets.
@@ -252,15 +253,41 @@ def _pictures(report, metrics, architecture):
   """(title, [(name, svg, caption)]) of every section that values allow."""
   yield 'Beside the controls', list(_level_pictures(report))
   yield from _gate_sections(report, metrics, architecture)
+  yield 'What is searched, over the search', list(_levels(metrics))
   yield 'Learning curves, validation split', list(_curves(report, metrics))
   sizes = {
-    field['name']: field['vocab_size'] * field['dim']
+    field['name']: _field_size(field)
     for field in architecture.get('fields', [])
     if field.get('kind') == 'categorical'
   }
   if sizes:
-    svg = plots.bars(list(sizes), list(sizes.values()), 'vocabulary x dim')
+    svg = plots.bars(list(sizes), list(sizes.values()), 'entries')
     yield 'Size of the embeddings by field', [('Sizes by field', svg, '')]
+
+
+def _field_size(field: Mapping[str, Any]) -> int:
+  """Entries that the vectors of a field hold."""
+  if field.get('num_values'):
+    return field['num_values']
+  if field.get('pieces') is None:
+    return field['vocab_size'] * field['dim']
+  pieces = [fields_lib.Piece(**piece) for piece in field['pieces']]
+  return sum(piece.num_rows * piece.dim for piece in pieces)
+
+
+def _levels(metrics):
+  """Values that a search records as 'levels', and the density it measures."""
+  history: dict[str, tuple[list[int], list[list[float]]]] = {}
+  for line in metrics:
+    levels = dict(line.get('levels', {}))
+    if 'density' in line:
+      levels['share of the entries left'] = [line['density']]
+    for label, values in levels.items():
+      steps, rows = history.setdefault(label, ([], []))
+      steps.append(line['step'])
+      rows.append(values)
+  for label, (steps, rows) in history.items():
+    yield label.capitalize(), plots.lines(steps, rows, label), ''
 
 
 def _level_pictures(report):

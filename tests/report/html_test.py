@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 from absl.testing import absltest
 
 from jax_autorec import errors, report
+from jax_autorec.report import html as page_lib
 
 _HOSTILE = (
   '<script>alert(1)</script>',
@@ -123,6 +124,35 @@ def _values(fields, planted=()):
       for e in (1, 2)
     ]
   return result, metrics, architecture, {'seed': 3}
+
+
+class FieldsTest(absltest.TestCase):
+  def test_sizes_are_those_that_are_stored(self):
+    field = {'vocab_size': 10, 'dim': 4, 'pieces': None, 'num_values': 0}
+    self.assertEqual(page_lib._field_size(field), 40)
+    self.assertEqual(page_lib._field_size(field | {'num_values': 7}), 7)
+    self.assertEqual(page_lib._field_size(field | {'pieces': []}), 0)
+    pieces = [
+      {'start': 0, 'stop': 3, 'dim': 2},
+      {'start': 3, 'stop': 9, 'dim': 1},
+    ]
+    self.assertEqual(page_lib._field_size(field | {'pieces': pieces}), 12)
+
+  def test_what_a_search_records_is_drawn(self):
+    result, metrics, architecture, config = _values(['a', 'b', 'c'])
+    plain = page_lib.render(result, metrics, architecture, config)
+    self.assertNotIn('What is searched', plain)
+    for step in (100, 200):
+      line = {
+        'stage': 'search',
+        'step': step,
+        'levels': {'height': [step, 1.0]},
+      }
+      metrics.append(line | ({'density': 0.5} if step == 200 else {}))
+    page = page_lib.render(result, metrics, architecture, config)
+    self.assertIn('What is searched', page)
+    drawn = dict((name, svg) for name, svg, _ in page_lib._levels(metrics))
+    self.assertEqual(set(drawn), {'Height', 'Share of the entries left'})
 
 
 class HtmlTest(absltest.TestCase):

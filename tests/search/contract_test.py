@@ -59,6 +59,20 @@ _METHODS = {
     lambda schema: spaces.open_columns(spaces.fm(schema, dim=4), 3),
     lambda: {'fields': search.autosrh(warmup=8, period=2, density=0.3)},
   ),
+  'optembed': (
+    lambda schema: spaces.open_rows(spaces.fm(schema, dim=4)),
+    lambda: {
+      'fields': search.optembed(
+        optax.sgd(1.0),
+        penalty=0.01,
+        population=4,
+        generations=2,
+        mutations=2,
+        crossovers=2,
+        price=0.1,
+      )
+    },
+  ),
   **{
     f'pep_{granularity}': (
       lambda schema, granularity=granularity: spaces.open_thresholds(
@@ -119,7 +133,7 @@ def _retrained(name):
 
 
 # Methods whose derived tables are smaller than those that are searched.
-_SHRINKING = ('sseds', 'autosrh', 'pep_feature')
+_SHRINKING = ('sseds', 'autosrh', 'pep_feature', 'optembed')
 
 # Names, shapes and sizes of all that a saved model holds.
 _LIST = """
