@@ -713,8 +713,8 @@ class PlantedTest(parameterized.TestCase):
       self.assertEqual(_rows(derived, name), _HEAD + schema_lib.FIRST_VALUE_ID)
     self.assertEqual(_rows(derived, 'n'), 0)
 
-  @pytest.mark.slow
   @parameterized.parameters('single', 'multi')
+  @pytest.mark.slow
   def test_in_eight_of_ten_seeds(self, kind):
     right = 0
     for seed in range(10):
