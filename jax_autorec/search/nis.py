@@ -34,8 +34,7 @@ class Policy(NamedTuple):
 
   A field makes L decisions among K each, which its logits weigh; where they are
   ordered, none is larger than the one before it, and the weight of a sequence
-  is the product of its decisions', so that zeros mean evenly. The logarithm is
-  linear in the logits but for its constant.
+  is the product of its decisions', so that zeros mean evenly.
 
   Attributes:
     allowed: bool [F, L, K].

@@ -79,6 +79,13 @@ class ResolveTest(parameterized.TestCase):
     values = settings_lib.resolve(autofis.get_config('planted'))
     self.assertIsNone(values['search']['min_steps'])
 
+  def test_what_suits_any_data_stands_where_a_protocol_says_nothing(self):
+    searches = settings_lib.known('frappe', 'fm', tuned=False)['search']
+    self.assertEqual(searches['autofis']['ratio'], 2.0)
+    self.assertNotIn('min_steps', searches['autofis'])
+    anywhere = settings_lib.known('adult', 'fm', tuned=False)['search']
+    self.assertEqual(searches['nis'], anywhere['nis'])
+
   def test_the_protocol_alone_is_for_unsearched_models(self):
     _with_tuned(self, 'frappe', {'deepfm': {'embedding_l2': 7.0}})
     config = base.get_config('frappe')
