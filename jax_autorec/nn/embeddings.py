@@ -257,6 +257,22 @@ def _pool(rows: Array, live: Array, plans: list[fields_lib.FieldPlan]) -> Array:
   return jnp.concatenate(pooled, 1)
 
 
+def _has_row(ids: Array, parts: list[fields_lib.Part]) -> Array:
+  """Which values have a row in the piece of their part: bool [B, C].
+
+  Args:
+    ids: int32 [B, C], those of `known_ids`.
+    parts: whose values they are, in order.
+  """
+  ranges = [
+    (part.piece.start, part.piece.stop) if part.piece else (0, 2**31 - 1)
+    for part in parts
+    for _ in range(part.field.max_length)
+  ]
+  starts, stops = np.array(ranges, np.int32).T
+  return (ids >= starts[None]) & (ids < stops[None])
+
+
 def _in_field_order(
   groups: Mapping[str, Array], parts: list[list[tuple[str, int]]]
 ) -> Array:
@@ -335,6 +351,7 @@ class FieldEmbeddings(nn.Module):
       flat_ids = flatten_ids(architecture, batch, constants)
       rows = lookup(tables, flat_ids, architecture)
     live = (batch.ids >= 0) & batch.mask[:, None]
+    ids = known_ids(architecture, batch, constants)
     views = {}
     for view in architecture.views:
       groups: dict[str, Array] = {}
@@ -343,10 +360,9 @@ class FieldEmbeddings(nn.Module):
       }
       if self.choice is not None and view == 'main':
         (table,) = [t for t in architecture.tables if t.view == view]
-        ids = known_ids(architecture, batch, constants)
         values = self.choice.values(rows[table.name], ids)
         rows = {**rows, table.name: values}
-      self._categorical(view, live, rows, groups, parts)
+      self._categorical(view, live, ids, rows, groups, parts)
       if self.choice is not None and view == 'main':
         order = [parts[plan.name] for plan in architecture.categorical]
         raw = _in_field_order(groups, order)
@@ -363,7 +379,7 @@ class FieldEmbeddings(nn.Module):
     init = initializers.normal_by_blocks(INIT_STD)
     return lambda key, shape: init(key, shape, jnp.float32) + table.mean
 
-  def _categorical(self, view, live, rows, groups, parts):
+  def _categorical(self, view, live, ids, rows, groups, parts):
     """Adds the groups of the tables of a view, and each field's places."""
     architecture = self.architecture
     factors: dict[str, list[Array]] = {}
@@ -377,7 +393,7 @@ class FieldEmbeddings(nn.Module):
         if part.piece is None:
           name = f'{table.name}_{plan.name}'
           own = own.reshape(len(own), plan.max_length, plan.dim)
-          self._add(view, name, own, [part], live, groups, parts)
+          self._add(view, name, own, [part], live, ids, groups, parts)
         elif plan.combine == 'product':
           factors.setdefault(plan.name, []).append(own)
         else:
@@ -387,19 +403,19 @@ class FieldEmbeddings(nn.Module):
       if kept:
         if len(kept) < len(table.parts):
           values = values[:, np.concatenate(kept_rows)]
-        self._add(view, table.name, values, kept, live, groups, parts)
+        self._add(view, table.name, values, kept, live, ids, groups, parts)
     for plan in architecture.categorical:
       if plan.name in factors:
         product = functools.reduce(jnp.multiply, factors[plan.name])
         part = fields_lib.Part(plan, plan.all_pieces[0])
         name = f'{view}_product_{plan.name}'
-        self._add(view, name, product, [part], live, groups, parts)
+        self._add(view, name, product, [part], live, ids, groups, parts)
     if not groups:
       # Fields without any row, and nothing else to give the batch's size.
       shape = (len(live), 0, architecture.dim)
       groups['none'] = jnp.zeros(shape, jnp.float32)
 
-  def _add(self, view, name, values, group, live, groups, parts):
+  def _add(self, view, name, values, group, live, ids, groups, parts):
     """Pools and projects the rows of some parts, [B, C, d] -> [B, P, D]."""
     first = _first_columns(self.architecture)
     plans = [part.field for part in group]
@@ -411,7 +427,12 @@ class FieldEmbeddings(nn.Module):
     pooled = _pool(values, live, plans)
     starts = [part.piece.column if part.piece else 0 for part in group]
     if self.architecture.choice is None:
-      pooled = self._project(pooled, view, name, starts)
+      share = None
+      if self.architecture.projection == 'affine':
+        # Offsets are for the values that have a row here.
+        has_row = _has_row(ids[:, columns], group)
+        share = _pool(has_row.astype(values.dtype)[..., None], live, plans)
+      pooled = self._project(pooled, view, name, starts, share)
     groups[name] = pooled
     for place, plan in enumerate(plans):
       parts[plan.name].append((name, place))
@@ -434,7 +455,7 @@ class FieldEmbeddings(nn.Module):
       for i, place in enumerate(places):
         parts[numeric[place].name].append((name, i))
 
-  def _project(self, vectors, view, name, starts):
+  def _project(self, vectors, view, name, starts, share=None):
     """Brings a group [B, P, d] to the common width.
 
     Args:
@@ -442,6 +463,7 @@ class FieldEmbeddings(nn.Module):
       view: 'first_order' stays as it is.
       name: of the group.
       starts: per part, its first column for 'zero_pad'.
+      share: [B, P, 1], how much of an offset each vector gets; None for all.
     """
     dim, architecture = vectors.shape[-1], self.architecture
     target = architecture.dim
@@ -461,4 +483,13 @@ class FieldEmbeddings(nn.Module):
       (vectors.shape[1], dim, target),
       jnp.float32,
     )
-    return jnp.einsum('bfd,fdk->bfk', vectors, kernel)
+    projected = jnp.einsum('bfd,fdk->bfk', vectors, kernel)
+    if architecture.projection != 'affine':
+      return projected
+    offset = self.param(
+      f'{name}_offset{PROJECTION}',
+      nn.initializers.zeros,
+      (vectors.shape[1], target),
+      jnp.float32,
+    )[None]
+    return projected + (offset if share is None else share * offset)
