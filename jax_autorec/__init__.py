@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     retrain,
     run_population,
     run_search,
+    run_stream,
+    settle,
   )
   from jax_autorec.schema import Field, Schema
   from jax_autorec.train.settings import Settings
@@ -62,7 +64,9 @@ __all__ = [
   'retrain',
   'run_population',
   'run_search',
+  'run_stream',
   'search',
+  'settle',
   'spaces',
   'train',
 ]
@@ -80,6 +84,8 @@ _HOME = {
   'retrain': 'pipeline',
   'run_population': 'pipeline',
   'run_search': 'pipeline',
+  'run_stream': 'pipeline',
+  'settle': 'pipeline',
 }
 
 

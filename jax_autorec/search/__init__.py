@@ -3,14 +3,19 @@
 from jax_autorec.search.autodim import autodim
 from jax_autorec.search.autofis import autofis
 from jax_autorec.search.base import Draw, Population, Schedule, Selector
+from jax_autorec.search.esapn import esapn
+from jax_autorec.search.online import Online, fixed
 from jax_autorec.search.random_dims import random_dims
 
 __all__ = [
   'Draw',
+  'Online',
   'Population',
   'Schedule',
   'Selector',
   'autodim',
   'autofis',
+  'esapn',
+  'fixed',
   'random_dims',
 ]
