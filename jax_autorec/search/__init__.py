@@ -1,11 +1,13 @@
 """Search methods and what they are made of."""
 
 from jax_autorec.search.autodim import autodim
+from jax_autorec.search.autoemb import autoemb, autoemb_stream
 from jax_autorec.search.autofis import autofis
 from jax_autorec.search.base import Draw, Population, Schedule, Selector
 from jax_autorec.search.esapn import esapn
 from jax_autorec.search.online import Online, fixed
 from jax_autorec.search.random_dims import random_dims
+from jax_autorec.search.row_darts import row_darts
 
 __all__ = [
   'Draw',
@@ -14,8 +16,11 @@ __all__ = [
   'Schedule',
   'Selector',
   'autodim',
+  'autoemb',
+  'autoemb_stream',
   'autofis',
   'esapn',
   'fixed',
   'random_dims',
+  'row_darts',
 ]

@@ -6,6 +6,7 @@ import json
 from absl.testing import absltest, parameterized
 import jax
 import numpy as np
+import optax
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import optim, pipeline, search, spaces
@@ -20,6 +21,24 @@ _STEPS = 32  # Four epochs of eight.
 def _autofis():
   c = optim.grda_c(1.1, arch_lib.Products.gate_init, 1.0, 0.8, _STEPS)
   return {'interactions': search.autofis(optim.grda(1.0, c, 0.8))}
+
+
+_DIMS = (2, 4)
+
+
+def _buckets(schema):
+  frequencies = {
+    field.name: [0, 0, *range(field.vocab_size - 2, 0, -1)]
+    for field in schema.categorical
+  }
+  return spaces.open_buckets(spaces.fm(schema), _DIMS, frequencies)
+
+
+def _autoemb():
+  # Counts from the vocabulary's size on down have buckets by octave.
+  starts = _buckets(_data().schema).choice.starts
+  counts = [[float(2**-k) for k in range(len(own))] for own in starts]
+  return {'fields': search.autoemb(optax.adam(1e-2), counts, hidden=8)}
 
 
 # Name -> (space of a schema, selectors).
@@ -38,6 +57,7 @@ _METHODS = {
     ),
     _autofis,
   ),
+  'autoemb': (_buckets, _autoemb),
 }
 
 
