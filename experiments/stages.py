@@ -2,17 +2,14 @@
 
 from collections.abc import Mapping
 import dataclasses
-import importlib.metadata
 import json
-import os
 import pathlib
 import time
 from typing import Any
 
 from absl import logging
-import jax
 
-from experiments import methods
+from experiments import methods, streams
 from experiments import settings as settings_lib
 from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
@@ -36,12 +33,6 @@ class Derived:
   space: arch_lib.Architecture
   info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   trials: tuple[dict[str, Any], ...] = ()
-
-
-def _write_json(path: pathlib.Path, values: Any) -> None:
-  partial = path.with_suffix('.partial')
-  partial.write_text(json.dumps(values, indent=1) + '\n', 'utf-8')
-  os.replace(partial, path)
 
 
 def load_data(
@@ -80,6 +71,11 @@ def run(
   values = settings_lib.fit_batch_size(values, data.train.num_rows)
   settings = settings_lib.training(values, parallel)
   seconds = {'prepare': time.monotonic() - start}
+  if methods.METHODS[values['method']].online:
+    streams.run(
+      values, data, settings, workdir, last, seconds, command, machine
+    )
+    return
   logging.info(
     '%s: %d / %d / %d rows, %d fields',
     values['data']['name'],
@@ -135,7 +131,7 @@ def run(
   others = [m.info['seconds'] for s, m in models.items() if s != 'retrain']
   report['seconds'] = seconds | {'controls': sum(others)}
   report['command'], report['machine'] = command, machine
-  _write_json(workdir / 'report.json', report)
+  streams.write_json(workdir / 'report.json', report)
   path = report_lib.write(workdir)
   for stage, test in tests.items():
     logging.info('%s: test %s', stage, _short(test))
@@ -246,7 +242,7 @@ def _evaluate(models, data, settings, workdir):
     stage: pipeline.evaluate(model, data.test, settings.batch_size)
     for stage, model in models.items()
   }
-  _write_json(path, tests)
+  streams.write_json(path, tests)
   return tests
 
 
@@ -292,11 +288,7 @@ def _report(values, data, models, tests, derived):
       'valid': data.valid.num_rows,
       'test': data.test.num_rows,
     },
-    'versions': {
-      package: importlib.metadata.version(package)
-      for package in ('jax', 'flax', 'optax', 'numpy')
-    }
-    | {'device': jax.devices()[0].device_kind},
+    'versions': streams.versions(),
   }
   space, architecture = derived.space, derived.architecture
   if derived.info:

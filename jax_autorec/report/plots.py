@@ -168,7 +168,9 @@ def pair_map(
 
 
 def curves(
-  series: Mapping[str, tuple[Sequence[float], Sequence[float]]], label: str
+  series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+  label: str,
+  x_label: str = 'epoch',
 ) -> str:
   """Learning curves: name -> (epochs, values); the first stands out."""
   from matplotlib import ticker
@@ -186,10 +188,43 @@ def curves(
         linewidth=2.2 if first else 1.2,
         zorder=3 if first else 2,
       )
-    axes.set_xlabel('epoch')
+    axes.set_xlabel(x_label)
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
+    return _svg(figure)
+
+
+def by_frequency(
+  first: Sequence[int], series: Mapping[str, Sequence[float]], label: str
+) -> str:
+  """Values by octave of frequency, on a scale of octaves; the first stands out.
+
+  Args:
+    first: where the octaves begin, each a power of two.
+    series: name -> a value per octave, NaN where there is none.
+    label: of the values.
+  """
+  with _style():
+    figure, axes = _figure(5.2, 3.6)
+    for (name, values), colour in zip(series.items(), _CYCLE * len(series)):
+      leads = name == next(iter(series))
+      axes.plot(
+        first,
+        values,
+        color=colour,
+        label=_short(name),
+        marker='o' if leads else '.',
+        linewidth=2.2 if leads else 1.2,
+        zorder=3 if leads else 2,
+      )
+    axes.set_xscale('log', base=2)
+    axes.set_xticks(first, [f'{value}+' for value in first])
+    axes.minorticks_off()
+    axes.set_xlabel('frequency')
+    axes.set_ylabel(label)
+    if len(series) > 1:
+      axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
     return _svg(figure)
 
 
