@@ -143,7 +143,8 @@ class Architecture:
     choice: what is open about the vectors of the categorical fields, if
       anything is.
     arrays: what plans need beyond plain values: '{field}.remap' and so on,
-      see `FieldPlan` and `Quantizer`. 'initial/{table}' is where training starts.
+      see `FieldPlan` and `Quantizer`. 'initial/{table}' is where training
+      starts.
   """
 
   fields: tuple[FieldPlan, ...]

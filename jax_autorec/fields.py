@@ -88,8 +88,7 @@ class Tier:
     size = self.centroids
     if not 2 <= size <= _MAX_CENTROIDS or size & (size - 1):
       raise errors.ConfigError(
-        f'{size} centroids; expected a power of two from 2 to '
-        f'{_MAX_CENTROIDS}.'
+        f'{size} centroids; expected a power of two from 2 to {_MAX_CENTROIDS}.'
       )
 
   @property

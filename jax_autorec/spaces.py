@@ -234,9 +234,7 @@ def quantize_within(
   largest = max(plan.vocab_size for plan in architecture.categorical)
   sizes = [2**n for n in range(16, 0, -1) if 2**n < 2 * largest]
   best, least = None, math.inf
-  for centroids in itertools.combinations_with_replacement(
-    sizes, len(shares)
-  ):
+  for centroids in itertools.combinations_with_replacement(sizes, len(shares)):
     tiers = list(zip(shares, centroids))
     try:
       found = quantize(architecture, kind, groups, tiers, shared=shared)

@@ -288,9 +288,7 @@ class PackTest(parameterized.TestCase):
     self.assertEqual(sizes['codes'], codes)
     self.assertEqual(sizes['codebooks'], 4 * plan.codebook_params)
     self.assertEqual(sizes['packed_tables'], 4 * plan.embedding_params)
-    self.assertEqual(
-      sizes['tables'], 4 * model.architecture.embedding_params
-    )
+    self.assertEqual(sizes['tables'], 4 * model.architecture.embedding_params)
     self.assertEqual(set(packed.info['code_entropy']), set(quantized))
     for entropy in packed.info['code_entropy'].values():
       self.assertBetween(entropy, 0.3, 1)

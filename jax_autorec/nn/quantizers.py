@@ -315,9 +315,7 @@ def write_codes(codes: np.ndarray, bits: int) -> np.ndarray:
   return np.packbits(digits.astype(np.uint8).reshape(-1))
 
 
-def read_codes(
-  packed: Array, plan: fields_lib.Quantizer, ids: Array
-) -> Array:
+def read_codes(packed: Array, plan: fields_lib.Quantizer, ids: Array) -> Array:
   """Codes of ids, out of the bits of these alone.
 
   Args:

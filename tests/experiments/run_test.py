@@ -271,7 +271,6 @@ class RunTest(parameterized.TestCase):
     self.assertEmpty(report['controls'])
     self.assertGreater(report['test']['auc'], 0.6)
 
-
   def test_a_quantised_model_is_packed_within_its_budget(self):
     workdir = pathlib.Path(self.create_tempdir())
     done = _run(

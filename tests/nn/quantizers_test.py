@@ -106,7 +106,9 @@ def _oracle(plans, params, rows, ids, moments=None, soft=False):
           if plan.kind == 'sx':
             scores[n, g, k] = query @ books['keys'][f, book, k]
           else:
-            scores[n, g, k] = -((query - books['values'][f, book, k]) ** 2).sum()
+            scores[n, g, k] = -(
+              (query - books['values'][f, book, k]) ** 2
+            ).sum()
     for k in range(size):
       own = [
         n for n, (b, c) in enumerate(places) if _allowed(field, ids[b, c], k)
@@ -219,7 +221,9 @@ class CodebooksTest(parameterized.TestCase):
       out, updated = _train(module, variables | {'params': params}, rows, ids)
       return (weights * out).sum() + updated['losses']['pull'][0]
 
-    params, row_grads = jax.jit(jax.grad(loss, (0, 1)))(variables['params'], rows)
+    params, row_grads = jax.jit(jax.grad(loss, (0, 1)))(
+      variables['params'], rows
+    )
     live = (ids >= 0)[..., None]
     np.testing.assert_array_equal(row_grads, np.where(live, weights, 0))
     values = np.asarray(variables['params']['values'])
@@ -298,9 +302,7 @@ class CodebooksTest(parameterized.TestCase):
       module = quantizers.Codebooks(_plans(kind))
       variables = _variables(module, rows, ids)
       other = np.where((ids >= 0)[..., None], rows, -1e3)
-      got, expected = (
-        _train(module, variables, x, ids) for x in (other, rows)
-      )
+      got, expected = (_train(module, variables, x, ids) for x in (other, rows))
       jax.tree.map(np.testing.assert_array_equal, got, expected)
       self.assertTrue(np.all(np.asarray(got[0])[ids < 0] == 0))
 
@@ -340,9 +342,7 @@ class CodebooksTest(parameterized.TestCase):
         return updated['losses']['pull'][0], updated['batch_stats']
 
       grads, stats = jax.grad(loss, has_aux=True)(variables['params'])
-      moved = jax.tree.map(
-        lambda w, g: w - 8.0 * g, variables['params'], grads
-      )
+      moved = jax.tree.map(lambda w, g: w - 8.0 * g, variables['params'], grads)
       return {'params': moved, 'batch_stats': stats}
 
     for _ in range(100):
