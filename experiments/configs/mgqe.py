@@ -1,9 +1,15 @@
 """MGQE: do rare ids need as many centroids as frequent ones?
 
-Kang et al., WWW 2020 (arXiv:2002.08530).
+Kang et al., WWW 2020 (arXiv:2002.08530), report results on par or better at a
+fifth of the size (GMF, NeuMF, SASRec). DPQ-VQ of which the rare ids of each
+field may choose among the first centroids only; ids are numbered by frequency
+in the train split. Differences: codebooks of each field's own, and 64 and 16
+centroids where a port that is often cited has 256 and 64 for one table of all
+fields. `search.max_params` gives a budget in place of `search.centroids`.
+Controls as of `dpq.py`.
 
   python -m experiments.run --config=experiments/configs/mgqe.py:movielens_1m \
-    --data_dir=DIR --workdir=DIR
+    --config.search.max_params=40000 --data_dir=DIR --workdir=DIR
 """
 
 from ml_collections import config_dict
@@ -17,13 +23,14 @@ def get_config(argument: str | None = None):
   config.search.update(
     {
       'kind': 'vq',
-      # Codes per id; they divide the width.
-      'groups': 4 if config.tiny else 8,
+      # Codes per id; they divide the width, the largest of `dims`.
+      'groups': 4 if config.tiny else 16,
       # Of the ids of a field, most frequent first.
       'shares': (0.1, 0.9),
       # Per tier, powers of two, of one codebook.
       'centroids': (8, 4) if config.tiny else (64, 16),
-      # Bound on ep_total, in float32 entries; chooses `centroids`.
+      # Bound on ep_total, in float32 entries, first-order weights included;
+      # chooses `centroids`.
       'max_params': config_dict.placeholder(int),
       # One codebook for all groups of a field.
       'shared': False,

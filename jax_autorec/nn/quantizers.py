@@ -92,7 +92,9 @@ class Codebooks(nn.Module):
       self.keys = self.param('keys', init, shape, jnp.float32)
     scores = (len(self.plans), plan.centroids)
     self.mean = self.variable('batch_stats', 'mean', _zeros, scores)
-    self.var = self.variable('batch_stats', 'var', jnp.ones, scores)
+    self.var = self.variable(
+      'batch_stats', 'var', jnp.ones, scores, jnp.float32
+    )
     shares = (len(self.plans), plan.groups, plan.centroids)
     self.usage = self.variable('batch_stats', 'usage', _zeros, shares)
 

@@ -499,15 +499,23 @@ def _facts(report) -> list[list[tuple[str, str]]]:
   """Two lists of (name, value): sizes; times and rows."""
   sizes = [
     ('embedding parameters (table entries)', report.get('embedding_params')),
-    ('with projections, codes and masks', report.get('ep_total')),
+    ('with projections, codebooks, codes and masks', report.get('ep_total')),
     ('all parameters', report.get('total_params')),
   ]
   sizes += [(f'bytes of {k}', v) for k, v in report.get('bytes', {}).items()]
+  # Near 0 a codebook has collapsed; at 1 all its centroids are used alike.
+  sizes += [
+    (f'entropy of the codes of {name}, of 1', _number(value, 2))
+    for name, value in report.get('code_entropy', {}).items()
+  ]
   others = [
     (f'seconds, {k}', float(v)) for k, v in report.get('seconds', {}).items()
   ]
   others += [(f'rows {k}', v) for k, v in report.get('rows', {}).items()]
   return [
-    [(name, _number(value, 1)) for name, value in lines]
+    [
+      (name, value if isinstance(value, str) else _number(value, 1))
+      for name, value in lines
+    ]
     for lines in (sizes, others)
   ]

@@ -305,6 +305,32 @@ class RunTest(parameterized.TestCase):
     self.assertEmpty(report['controls'])
     self.assertGreater(report['test']['auc'], 0.6)
 
+  def test_a_quantised_model_is_packed_within_its_budget(self):
+    workdir = pathlib.Path(self.create_tempdir())
+    done = _run(
+      '--config=experiments/configs/mgqe.py:planted,tiny',
+      '--config.search.max_params=700',
+      '--config.controls=()',
+      f'--workdir={workdir}',
+    )
+    self.assertEqual(done.returncode, 0, done.stderr)
+    report = _read(workdir)
+    self.assertBetween(report['ep_total'], 630, 700)
+    found = arch_lib.Architecture.load(workdir / 'model')
+    self.assertEqual(report['ep_total'], found.ep_total)
+    self.assertEqual(report['embedding_params'], found.embedding_params)
+    packed = [plan.name for plan in found.fields if plan.quantizer]
+    self.assertEqual(set(report['code_entropy']), set(packed))
+    # Trained with a row per id, of which the first-order weights are left.
+    sizes, trained = report['bytes'], arch_lib.Architecture.load(workdir)
+    self.assertEqual(sizes['tables'], 4 * trained.embedding_params)
+    self.assertEqual(sizes['packed_tables'], 4 * found.embedding_params)
+    self.assertLess(found.embedding_params, trained.embedding_params)
+    self.assertEqual(sizes['codes'], found.index_bytes)
+    lines = (workdir / 'metrics.jsonl').read_text('utf-8').splitlines()
+    kinds = [line for line in lines if 'code_entropy' in line]
+    self.assertNotEmpty(kinds)
+
 
 class InterruptedTest(parameterized.TestCase):
   def _interrupt(self, seed, numbers):

@@ -217,6 +217,13 @@ class HtmlTest(absltest.TestCase):
     self.assertEqual(page.tags.count('svg'), len(names))
     self.assertLess(len(text), 1_000_000)
 
+  def test_how_evenly_codes_are_used(self):
+    result, *others = _values('abcd')
+    result['code_entropy'] = {'user': 0.4567}
+    page = _Page(report.render(result, *others))
+    row = page.row('entropy of the codes of user, of 1')
+    self.assertEqual(row[1], '0.46')
+
   def test_differences_favour_the_result_where_positive(self):
     page = _Page(report.render(*_values('abcd')))
     headings = page.rows[0]
