@@ -11,6 +11,7 @@ from jax_autorec.data.source import (
   load_schema_file,
 )
 from jax_autorec.data.store import open_store, read_encoder
+from jax_autorec.data.streams import stream
 
 __all__ = [
   'Batches',
@@ -24,4 +25,5 @@ __all__ = [
   'load_schema_file',
   'open_store',
   'read_encoder',
+  'stream',
 ]

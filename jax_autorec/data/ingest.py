@@ -411,7 +411,7 @@ def _splits(source, rows) -> Iterator[np.ndarray]:
   elif is_whole and rule.kind != 'ratio':
     shares = 1 - rule.valid - rule.test, 1 - rule.test
     bounds = [round(rows.rows * share) for share in shares]
-    if rule.kind == 'time':
+    if rule.by_time:
       bounds = [_Boundary(rows, rank) for rank in bounds]
   start = 0
   for chunk in rows.chunks('parts', *(['time'] if source.time else [])):
@@ -420,7 +420,7 @@ def _splits(source, rows) -> Iterator[np.ndarray]:
       splits = chunk['parts'] - 1
     elif source.rows:
       splits = np.array(named[start : start + count])
-    elif rule.kind == 'time':
+    elif rule.by_time:
       splits = sum(bound.is_beyond(chunk['time']) for bound in bounds)
     elif rule.kind == 'order':
       splits = np.searchsorted(
@@ -510,7 +510,10 @@ def _count(counts: np.ndarray, codes: np.ndarray) -> None:
 
 
 class _Fit:
-  """Vocabularies and numeric maps, fitted on the train split."""
+  """Vocabularies and numeric maps, fitted on the train split.
+
+  A stream has them of all rows: each is predicted before it is learnt from.
+  """
 
   def __init__(self, source: source_lib.Source, rows: _Provisional):
     train = np.zeros(3, np.int64)
@@ -533,9 +536,14 @@ class _Fit:
     # Column -> ids by provisional code, or by place among the sorted bins.
     self.ids: dict[str, np.ndarray] = {}
     self.bins: dict[str, np.ndarray] = {}
-    step = -(-int(train[0]) // _SAMPLE)
+    self._all_rows = source.split.kind == 'stream'
+    count = train.sum() if self._all_rows else train[0]
+    step = -(-int(count) // _SAMPLE)
     self._fit_numeric(self._count_codes(step))
     self._fit_bins()
+
+  def _is_fitted(self, splits):
+    return np.ones(len(splits), bool) if self._all_rows else splits == 0
 
   def _count_codes(self, step):
     """Fits vocabularies of texts; every `step`-th train row of numbers."""
@@ -547,7 +555,7 @@ class _Fit:
     missing = dict.fromkeys(counts, 0)
     samples, seen = [], 0
     for chunk in rows.chunks('codes', 'numeric', 'splits'):
-      train = np.flatnonzero(chunk['splits'] == 0)
+      train = np.flatnonzero(self._is_fitted(chunk['splits']))
       codes = chunk['codes'][train]
       for name, slots in rows.slots.items():
         found = codes[:, slots]
@@ -583,7 +591,7 @@ class _Fit:
     ]
     counts = {column.name: {} for _, column in binned}
     for chunk in self._rows.chunks('numeric', 'splits') if binned else ():
-      train = chunk['numeric'][chunk['splits'] == 0]
+      train = chunk['numeric'][self._is_fitted(chunk['splits'])]
       for i, column in binned:
         bins = self.numeric[column.name].bins(train[:, i])
         known = counts[column.name]

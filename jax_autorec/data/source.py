@@ -18,7 +18,7 @@ from jax_autorec import schema as schema_lib
 FORMATS = ('delimited', 'parquet', 'libsvm', 'libffm')
 SCALERS = ('none', 'standard', 'minmax', 'max', 'log', 'quantile')
 DISCRETIZATIONS = ('none', 'equal_width', 'equal_frequency', 'log_square')
-SPLITS = ('ratio', 'time', 'order')
+SPLITS = ('ratio', 'time', 'order', 'stream')
 
 
 def nearest(given: str, known) -> str:
@@ -160,7 +160,8 @@ class SplitRule:
   Attributes:
     kind: 'ratio': at random by seed; 'time': the latest rows are the test
       split, those before them the validation split; 'order': the same by the
-      order in the files.
+      order in the files; 'stream': as by time, but every value of any split
+      has an id of its own, since a stream meets new ones as it goes.
     valid: share of the rows, in (0, 1).
     test: share of the rows, in [0, 1).
     seed: of the draw.
@@ -170,6 +171,10 @@ class SplitRule:
   valid: float = 0.1
   test: float = 0.1
   seed: int = 0
+
+  @property
+  def by_time(self) -> bool:
+    return self.kind in ('time', 'stream')
 
   def __post_init__(self):
     _check_types(self, 'Split')
@@ -280,7 +285,7 @@ class Source:
         f'{self.name} has files for {sorted(self.files)}; expected "all" alone '
         '(it is divided by `split`), or "train" and others without "all".'
       )
-    if self.split.kind == 'time' and 'all' in self.files and not self.time:
+    if self.split.by_time and 'all' in self.files and not self.time:
       raise errors.DataError(f'{self.name} splits by time without `time`.')
 
   def _check_text(self):
