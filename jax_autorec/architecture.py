@@ -20,10 +20,11 @@ from jax_autorec import errors
 from jax_autorec import fields as fields_lib
 from jax_autorec.fields import FieldPlan, TablePlan
 
-PROJECTIONS = ('linear', 'zero_pad')
+PROJECTIONS = ('linear', 'affine', 'zero_pad')
 GATES = ('none', 'weights', 'open')
 TARGETS = ('logit', 'head')
 NORMS = ('none', 'batch', 'layer')
+ACTIVATIONS = ('relu', 'tanh')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +112,8 @@ class HeadPlan:
     flat_embeddings: whether the MLP reads all field vectors.
     norm: 'none', 'batch' or 'layer', before each activation.
     dropout: share of hidden units that training drops, in [0, 1).
+    activation: 'relu' or 'tanh'.
+    norm_inputs: batch normalisation of what the MLP reads.
   """
 
   first_order: bool = True
@@ -118,10 +121,13 @@ class HeadPlan:
   flat_embeddings: bool = True
   norm: str = 'none'
   dropout: float = 0.0
+  activation: str = 'relu'
+  norm_inputs: bool = False
 
   def __post_init__(self):
     object.__setattr__(self, 'hidden', tuple(self.hidden))
     fields_lib.check(self.norm, NORMS, 'Norm of the head')
+    fields_lib.check(self.activation, ACTIVATIONS, 'Activation of the head')
     if not 0 <= self.dropout < 1:
       raise errors.ConfigError(
         f'Dropout of the head is {self.dropout}; expected 0 <= dropout < 1.'
@@ -137,8 +143,11 @@ class Architecture:
       numeric ones in the order of `Batch.numeric`.
     interactions: explicit interactions, each with a name of its own.
     head: what makes the logit.
-    projection: how fields of unequal dims meet at the common width: 'linear'
-      or 'zero_pad'. Unused where all dims are equal.
+    projection: how rows of unequal dims meet at the common width: 'linear';
+      'affine', with an offset for the ids that have a row there; or
+      'zero_pad'. Rows of the common width stay as they are.
+    squash: whether the field vectors pass a batch normalisation, with a scale
+      and an offset, and tanh.
     width: common width of the field vectors; 0 for the largest dim.
     choice: what is open about the vectors of the categorical fields, if
       anything is.
@@ -153,6 +162,7 @@ class Architecture:
   projection: str = 'linear'
   width: int = 0
   choice: fields_lib.FieldChoice | None = None
+  squash: bool = False
   arrays: Mapping[str, np.ndarray] = dataclasses.field(
     default_factory=dict, compare=False, repr=False
   )
@@ -196,9 +206,10 @@ class Architecture:
           f'Field {plan.name!r} has rows of width {plan.dim} while its width '
           f'is open; expected whole rows of {self.choice.table_dim}.'
         )
-    if self.choice and 'order3' in self.views:
+    if (self.choice or self.squash) and 'order3' in self.views:
       raise errors.ConfigError(
-        'Field vectors with open choices have no products of order 3.'
+        'Field vectors that are squashed, or have open choices, have no '
+        'products of order 3.'
       )
     plans = self.numeric if self.choice else self.fields
     largest = max([plan.dim for plan in plans], default=0)
@@ -338,10 +349,11 @@ class Architecture:
   @property
   def projection_params(self) -> int:
     """Entries of the maps that bring narrow rows to the common width."""
-    if self.projection != 'linear' or self.choice is not None:
+    if self.projection == 'zero_pad' or self.choice is not None:
       return 0
+    offset = self.projection == 'affine'
     return len([v for v in self.views if v != 'first_order']) * sum(
-      piece_dim * self.dim
+      (piece_dim + offset) * self.dim
       for plan in self.fields
       for piece_dim in _projected(plan)
       if piece_dim < self.dim
@@ -419,6 +431,7 @@ class Architecture:
       'width': self.width,
       'choice': self.choice
       and {'kind': self.choice.kind, **dataclasses.asdict(self.choice)},
+      'squash': self.squash,
       'arrays': {
         name: hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
         for name, array in sorted(self.arrays.items())
@@ -456,6 +469,7 @@ class Architecture:
         projection=values['projection'],
         width=values['width'],
         choice=choice,
+        squash=values['squash'],
         arrays=dict(arrays or {}),
       )
       if result.to_dict()['arrays'] != values['arrays']:

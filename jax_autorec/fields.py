@@ -598,6 +598,110 @@ class SoftThreshold:
     return num_fields if by_field else 1, self.dim if by_dim else 1
 
 
+@dataclasses.dataclass(frozen=True)
+class GrowingRows:
+  """Open: every id has a width of its own, which can only grow.
+
+  A row of the largest width is kept per id, of which the first `dims[k]`
+  entries are live at size k. A chain of affine maps, dims[k] to dims[k + 1],
+  one chain per field, brings them to the largest width.
+
+  Attributes:
+    dims: candidate widths, increasing.
+  """
+
+  kind: ClassVar[str] = 'growing_rows'
+  dims: tuple[int, ...]
+
+  def __post_init__(self):
+    object.__setattr__(self, 'dims', tuple(self.dims))
+    _check_dims(self.dims)
+
+  @property
+  def width(self) -> int:
+    """Width of what the model sees."""
+    return self.dims[-1]
+
+  @property
+  def table_dim(self) -> int:
+    """Width of the rows of the tables."""
+    return self.dims[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class MixedRows:
+  """Open: every id mixes candidate widths by weights of its own.
+
+  Each candidate has columns of its own and a map to the largest width.
+
+  Attributes:
+    dims: candidate widths, increasing.
+  """
+
+  kind: ClassVar[str] = 'mixed_rows'
+  dims: tuple[int, ...]
+
+  def __post_init__(self):
+    object.__setattr__(self, 'dims', tuple(self.dims))
+    _check_dims(self.dims)
+
+  @property
+  def width(self) -> int:
+    """Width of what the model sees."""
+    return self.dims[-1]
+
+  @property
+  def table_dim(self) -> int:
+    """Width of the rows of the tables."""
+    return sum(self.dims)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixedBuckets:
+  """Open: ids of like frequency choose one of several widths together.
+
+  Each candidate has columns of its own and a linear map to the largest width.
+
+  Attributes:
+    dims: candidate widths, increasing.
+    starts: per categorical field, the first ids of its buckets, from 0 on.
+  """
+
+  kind: ClassVar[str] = 'mixed_buckets'
+  dims: tuple[int, ...]
+  starts: tuple[tuple[int, ...], ...]
+  tables: ClassVar[str] = 'separate'
+  transform: ClassVar[str] = 'linear'
+  transforms: ClassVar[str] = 'field'
+
+  def __post_init__(self):
+    object.__setattr__(self, 'dims', tuple(self.dims))
+    starts = tuple(tuple(own) for own in self.starts)
+    object.__setattr__(self, 'starts', starts)
+    _check_dims(self.dims)
+    for own in starts:
+      if not own or own[0] != 0 or list(own) != sorted(set(own)):
+        raise errors.ConfigError(
+          f'Buckets of a field start at the ids {own}; expected increasing '
+          'ids, of which the first is 0.'
+        )
+
+  @property
+  def width(self) -> int:
+    """Width of what the model sees."""
+    return self.dims[-1]
+
+  @property
+  def table_dim(self) -> int:
+    """Width of the rows of the tables."""
+    return sum(self.dims)
+
+  @property
+  def first_columns(self) -> tuple[int, ...]:
+    """Where each candidate's columns begin in a row."""
+    return tuple(sum(self.dims[:n]) for n in range(len(self.dims)))
+
+
 def _check_dim(dim, what):
   if not isinstance(dim, int) or dim < 1:
     raise errors.ConfigError(
@@ -605,7 +709,22 @@ def _check_dim(dim, what):
     )
 
 
-FieldChoice = MixedDims | Blocks | ColumnMask | SoftThreshold
-CHOICES = {
-  cls.kind: cls for cls in (MixedDims, Blocks, ColumnMask, SoftThreshold)
-}
+_CHOICES = (
+  MixedDims,
+  Blocks,
+  ColumnMask,
+  SoftThreshold,
+  GrowingRows,
+  MixedRows,
+  MixedBuckets,
+)
+FieldChoice = (
+  MixedDims
+  | Blocks
+  | ColumnMask
+  | SoftThreshold
+  | GrowingRows
+  | MixedRows
+  | MixedBuckets
+)
+CHOICES = {cls.kind: cls for cls in _CHOICES}

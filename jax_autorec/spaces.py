@@ -251,6 +251,86 @@ def open_thresholds(
   return _open(architecture, choice)
 
 
+def open_rows(
+  architecture: arch_lib.Architecture, dims: Sequence[int], how: str = 'grow'
+) -> arch_lib.Architecture:
+  """Leaves the width of every id, or its mixture of widths, to a search.
+
+  Args:
+    architecture: a closed one of equal widths, whose vectors are squashed.
+    dims: candidate widths, increasing.
+    how: 'grow': one row per id whose live part grows (ESAPN); 'mix': columns
+      of each candidate's own, mixed row by row (AutoEmb, DARTS), squashed
+      before they are mixed.
+  """
+  fields_lib.check(how, ('grow', 'mix'), 'What is open about rows')
+  if how == 'grow':
+    return _open(architecture, fields_lib.GrowingRows(dims))
+  opened = _open(architecture, fields_lib.MixedRows(dims))
+  return dataclasses.replace(opened, squash=False)
+
+
+def open_buckets(
+  architecture: arch_lib.Architecture,
+  dims: Sequence[int],
+  frequencies: Mapping[str, Sequence[int]],
+  min_vocab: int = 0,
+) -> arch_lib.Architecture:
+  """Leaves the width of ids of like frequency to a search (AutoEmb).
+
+  A bucket holds the ids whose counts share an octave. The two reserved ids
+  are with the most frequent values.
+
+  Args:
+    architecture: a closed one of equal widths; its width does not matter.
+    dims: candidate widths, increasing.
+    frequencies: field -> train counts per id.
+    min_vocab: fields of fewer ids have one bucket, that is, one width.
+  """
+  starts = []
+  for plan in architecture.categorical:
+    counts, own = frequencies[plan.name], [0]
+    if plan.vocab_size >= min_vocab:
+      octaves = [int(count).bit_length() for count in counts]
+      first = schema_lib.FIRST_VALUE_ID
+      own += [
+        i
+        for i in range(first + 1, len(octaves))
+        if octaves[i] != octaves[i - 1]
+      ]
+    starts.append(tuple(own))
+  return _open(architecture, fields_lib.MixedBuckets(dims, tuple(starts)))
+
+
+def with_buckets(
+  architecture: arch_lib.Architecture, dims: Sequence[Sequence[int]]
+) -> arch_lib.Architecture:
+  """The architecture with the widths of buckets settled.
+
+  Args:
+    architecture: with open buckets.
+    dims: per categorical field, a width for each of its buckets. Neighbours of
+      one width become one piece.
+  """
+  choice, closed = architecture.choice, {}
+  for plan, starts, own in zip(architecture.categorical, choice.starts, dims):
+    pieces: list[fields_lib.Piece] = []
+    for start, stop, dim in zip(starts, (*starts[1:], plan.vocab_size), own):
+      if pieces and pieces[-1].dim == dim:
+        start = pieces.pop().start
+      pieces.append(fields_lib.Piece(start, stop, int(dim)))
+    closed[plan.name] = dataclasses.replace(
+      plan, dim=choice.width, pieces=tuple(pieces)
+    )
+  return dataclasses.replace(
+    architecture,
+    fields=tuple(closed.get(plan.name, plan) for plan in architecture.fields),
+    choice=None,
+    width=choice.width,
+    projection='linear',
+  )
+
+
 def _open(architecture, choice):
   """The architecture with something open about its categorical fields."""
   fields = tuple(
@@ -538,12 +618,56 @@ def ipnn(
   )
 
 
+def rater(
+  schema: schema_lib.Schema,
+  *,
+  dim: int = 128,
+  width: int | None = None,
+  pooling: str = 'mean',
+  hidden: Sequence[int] = (512,),
+  norm: str = 'batch',
+  dropout: float = 0.0,
+) -> arch_lib.Architecture:
+  """The recommender of ESAPN (Liu et al., SIGIR 2020): an MLP on entities.
+
+  Rows are brought to a common width, normalised and squashed; their
+  concatenation is normalised and goes through hidden layers with tanh. No
+  first order.
+
+  Args:
+    schema: fitted schema; in the paper, of a user and an item alone.
+    dim: embedding width.
+    width: common width, at least `dim`; None for `dim`.
+    pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    hidden: widths of the hidden layers.
+    norm: 'none', 'batch' or 'layer', before each activation.
+    dropout: share of hidden units that training drops, in [0, 1).
+  """
+  head = arch_lib.HeadPlan(
+    first_order=False,
+    hidden=hidden,
+    norm=norm,
+    dropout=dropout,
+    activation='tanh',
+    norm_inputs=True,
+  )
+  return arch_lib.Architecture(
+    field_plans(schema, dim, pooling),
+    (),
+    head,
+    projection='affine',
+    width=width or dim,
+    squash=True,
+  )
+
+
 MODELS = {
   'lr': lr,
   'fm': fm,
   'wide_deep': wide_deep,
   'deepfm': deepfm,
   'ipnn': ipnn,
+  'rater': rater,
 }
 
 

@@ -76,6 +76,27 @@ class SpacesTest(parameterized.TestCase):
       },
     )
 
+  def test_open_rows(self):
+    closed = spaces.rater(_SCHEMA, dim=2, width=8)
+    self.assertEqual((closed.dim, closed.squash), (8, True))
+    grow = spaces.open_rows(closed, (2, 4, 8))
+    mix = spaces.open_rows(closed, (2, 4, 8), 'mix')
+    self.assertEqual({p.dim for p in grow.fields}, {8})
+    self.assertEqual({p.dim for p in mix.fields}, {14})
+    self.assertEqual((grow.squash, mix.squash), (True, False))
+    for space in (grow, mix):
+      self.assertTrue(space.is_open)
+      self.assertEqual(
+        arch_lib.Architecture.from_dict(
+          json.loads(json.dumps(space.to_dict()))
+        ),
+        space,
+      )
+    with self.assertRaisesRegex(errors.ConfigError, "'grow', 'mix'"):
+      spaces.open_rows(closed, (2, 4), 'shrink')
+    with self.assertRaisesRegex(errors.ConfigError, 'increasing'):
+      spaces.open_rows(closed, (4, 2))
+
   def test_too_few_fields(self):
     schema = schema_lib.Schema(_SCHEMA.fields[:2])
     with self.assertRaisesRegex(errors.ConfigError, 'order 3 need 3 fields'):

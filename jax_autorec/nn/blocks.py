@@ -147,24 +147,33 @@ class Dropout(nn.Module):
 
 
 class MLP(nn.Module):
-  """Hidden layers of linear, norm, relu, dropout, and a linear output.
+  """Hidden layers of linear, norm, activation, dropout; a linear output.
 
   Attributes:
     hidden: widths.
     norm: 'none', 'batch' or 'layer'.
     dropout: share of hidden units dropped in training.
+    activation: 'relu' or 'tanh'.
+    norm_inputs: batch normalisation of the inputs.
     axis_name: replica axis; None except under `pmap`.
   """
 
   hidden: Sequence[int]
   norm: str = 'none'
   dropout: float = 0.0
+  activation: str = 'relu'
+  norm_inputs: bool = False
   axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: Array, mask: Array, *, train: bool) -> Array:
     """Maps x [B, K] to logits [B]; mask bool [B] marks live rows."""
     init = nn.initializers.xavier_normal()
+    activation = {'relu': nn.relu, 'tanh': jnp.tanh}[self.activation]
+    if self.norm_inputs:
+      x = BatchNorm(axis_name=self.axis_name, name='norm_inputs')(
+        x, mask, train=train
+      )
     for i, width in enumerate(self.hidden):
       x = nn.Dense(width, kernel_init=init, name=f'dense_{i}')(x)
       if self.norm == 'batch':
@@ -173,8 +182,39 @@ class MLP(nn.Module):
         )
       elif self.norm == 'layer':
         x = nn.LayerNorm(epsilon=1e-5, name=f'norm_{i}')(x)
-      x = nn.relu(x)
+      x = activation(x)
       x = Dropout(self.dropout, self.axis_name, name=f'dropout_{i}')(
         x, train=train
       )
     return nn.Dense(1, kernel_init=init, name='output')(x)[:, 0]
+
+
+class FrequencyNet(nn.Module):
+  """What to do with an id, from how often it was seen and other features.
+
+  The controller of ESAPN and AutoEmb: an embedding of the frequency, beside
+  further inputs, through one hidden layer. Differences from the published
+  code: frequencies share an embedding by quarters of an octave, so that what
+  is learnt of 100 holds at 101; and layer normalisation, so that an id's
+  decision depends on that id alone, in training and after it.
+
+  Attributes:
+    outputs: number of logits, equal for all inputs at the start.
+    hidden: width of the hidden layer.
+    width: of the embedding of frequencies.
+  """
+
+  outputs: int
+  hidden: int = 512
+  width: int = 32
+
+  @nn.compact
+  def __call__(self, counts: Array, inputs: Array) -> Array:
+    """Counts integers [B], inputs [B, K] -> logits [B, outputs]."""
+    bucket = jnp.floor(4 * jnp.log2(1 + counts.astype(jnp.float32)))
+    x = nn.Embed(128, self.width, name='frequency')(bucket.astype(jnp.int32))
+    x = jnp.concatenate([nn.LayerNorm(name='norm_0')(x), inputs], 1)
+    x = nn.Dense(self.hidden, name='dense')(x)
+    x = jnp.tanh(nn.LayerNorm(name='norm_1')(x))
+    zeros = nn.initializers.zeros
+    return nn.Dense(self.outputs, kernel_init=zeros, name='output')(x)

@@ -296,6 +296,22 @@ def _pool(rows: Array, live: Array, plans: list[fields_lib.FieldPlan]) -> Array:
   return jnp.concatenate(pooled, 1)
 
 
+def _has_row(ids: Array, parts: list[fields_lib.Part]) -> Array:
+  """Which values have a row in the piece of their part: bool [B, C].
+
+  Args:
+    ids: int32 [B, C], those of `known_ids`.
+    parts: whose values they are, in order.
+  """
+  ranges = [
+    (part.piece.start, part.piece.stop) if part.piece else (0, 2**31 - 1)
+    for part in parts
+    for _ in range(part.field.max_length)
+  ]
+  starts, stops = np.array(ranges, np.int32).T
+  return (ids >= starts[None]) & (ids < stops[None])
+
+
 def _in_field_order(
   groups: Mapping[str, Array], parts: list[list[tuple[str, int]]]
 ) -> Array:
@@ -377,6 +393,7 @@ class FieldEmbeddings(nn.Module):
       flat_ids = flatten_ids(architecture, batch, constants)
       rows = lookup(tables, flat_ids, architecture)
     live = (batch.ids >= 0) & batch.mask[:, None]
+    ids = known_ids(architecture, batch, constants)
     views = {}
     for view in architecture.views:
       groups: dict[str, Array] = {}
@@ -385,7 +402,6 @@ class FieldEmbeddings(nn.Module):
       }
       if self.choice is not None and view == 'main':
         (table,) = [t for t in architecture.tables if t.view == view]
-        ids = known_ids(architecture, batch, constants)
         mask = self.choice.mask(ids)
         if mask is not None and not self.is_initializing():
           last = dict(reduce_fn=lambda old, new: new, init_fn=lambda: None)
@@ -394,8 +410,8 @@ class FieldEmbeddings(nn.Module):
         values = self.choice.values(rows[table.name], ids, own)
         rows = {**rows, table.name: values}
       if view == 'main' and architecture.codebooks:
-        self._quantized(batch, live, rows, groups, parts, train)
-      self._categorical(view, live, rows, groups, parts)
+        self._quantized(live, ids, rows, groups, parts, train)
+      self._categorical(view, live, ids, rows, groups, parts)
       if self.choice is not None and view == 'main':
         order = [parts[plan.name] for plan in architecture.categorical]
         raw = _in_field_order(groups, order)
@@ -412,7 +428,7 @@ class FieldEmbeddings(nn.Module):
     init = initializers.normal_by_blocks(INIT_STD)
     return lambda key, shape: init(key, shape, jnp.float32) + table.mean
 
-  def _categorical(self, view, live, rows, groups, parts):
+  def _categorical(self, view, live, ids, rows, groups, parts):
     """Adds the groups of the tables of a view, and each field's places."""
     architecture = self.architecture
     factors: dict[str, list[Array]] = {}
@@ -426,7 +442,7 @@ class FieldEmbeddings(nn.Module):
         if part.piece is None:
           name = f'{table.name}_{plan.name}'
           own = own.reshape(len(own), plan.max_length, plan.dim)
-          self._add(view, name, own, [part], live, groups, parts)
+          self._add(view, name, own, [part], live, ids, groups, parts)
         elif plan.combine == 'product':
           factors.setdefault(plan.name, []).append(own)
         else:
@@ -436,24 +452,23 @@ class FieldEmbeddings(nn.Module):
       if kept:
         if len(kept) < len(table.parts):
           values = values[:, np.concatenate(kept_rows)]
-        self._add(view, table.name, values, kept, live, groups, parts)
+        self._add(view, table.name, values, kept, live, ids, groups, parts)
     for plan in architecture.categorical:
       if plan.name in factors:
         product = functools.reduce(jnp.multiply, factors[plan.name])
         part = fields_lib.Part(plan, plan.all_pieces[0])
         name = f'{view}_product_{plan.name}'
-        self._add(view, name, product, [part], live, groups, parts)
+        self._add(view, name, product, [part], live, ids, groups, parts)
     if not groups:
       # Fields without any row, and nothing else to give the batch's size.
       shape = (len(live), 0, architecture.dim)
       groups['none'] = jnp.zeros(shape, jnp.float32)
 
-  def _quantized(self, batch, live, rows, groups, parts, train):
+  def _quantized(self, live, ids, rows, groups, parts, train):
     """The same for quantised fields; values are replaced before pooling."""
     architecture = self.architecture
     constants = self.variables.get('constants')
     first = _first_columns(architecture)
-    ids = known_ids(architecture, batch, constants)
     queries = {table.codebooks: table.name for table in architecture.tables}
     for stack, plans in architecture.codebooks.items():
       module = quantizers.Codebooks(plans, self.axis_name, name=stack)
@@ -474,9 +489,9 @@ class FieldEmbeddings(nn.Module):
       else:
         values = module(rows[queries[stack]], joined, train=train)
       group = [fields_lib.Part(plan, plan.all_pieces[0]) for plan in plans]
-      self._add('main', f'main_{stack}', values, group, live, groups, parts)
+      self._add('main', f'main_{stack}', values, group, live, ids, groups, parts)
 
-  def _add(self, view, name, values, group, live, groups, parts):
+  def _add(self, view, name, values, group, live, ids, groups, parts):
     """Pools and projects the rows of some parts, [B, C, d] -> [B, P, D]."""
     first = _first_columns(self.architecture)
     plans = [part.field for part in group]
@@ -488,7 +503,12 @@ class FieldEmbeddings(nn.Module):
     pooled = _pool(values, live, plans)
     starts = [part.piece.column if part.piece else 0 for part in group]
     if self.architecture.choice is None:
-      pooled = self._project(pooled, view, name, starts)
+      share = None
+      if self.architecture.projection == 'affine':
+        # Offsets are for the values that have a row here.
+        has_row = _has_row(ids[:, columns], group)
+        share = _pool(has_row.astype(values.dtype)[..., None], live, plans)
+      pooled = self._project(pooled, view, name, starts, share)
     groups[name] = pooled
     for place, plan in enumerate(plans):
       parts[plan.name].append((name, place))
@@ -514,7 +534,7 @@ class FieldEmbeddings(nn.Module):
       for i, place in enumerate(places):
         parts[numeric[place].name].append((name, i))
 
-  def _project(self, vectors, view, name, starts):
+  def _project(self, vectors, view, name, starts, share=None):
     """Brings a group [B, P, d] to the common width.
 
     Args:
@@ -522,6 +542,7 @@ class FieldEmbeddings(nn.Module):
       view: 'first_order' stays as it is.
       name: of the group.
       starts: per part, its first column for 'zero_pad'.
+      share: [B, P, 1], how much of an offset each vector gets; None for all.
     """
     dim, architecture = vectors.shape[-1], self.architecture
     target = architecture.dim
@@ -541,4 +562,13 @@ class FieldEmbeddings(nn.Module):
       (vectors.shape[1], dim, target),
       jnp.float32,
     )
-    return jnp.einsum('bfd,fdk->bfk', vectors, kernel)
+    projected = jnp.einsum('bfd,fdk->bfk', vectors, kernel)
+    if architecture.projection != 'affine':
+      return projected
+    offset = self.param(
+      f'{name}_offset{PROJECTION}',
+      nn.initializers.zeros,
+      (vectors.shape[1], target),
+      jnp.float32,
+    )[None]
+    return projected + (offset if share is None else share * offset)

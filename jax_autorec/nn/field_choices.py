@@ -5,7 +5,7 @@ that it reads from the collection 'arch' (`fields/...`). It never draws,
 anneals or takes an argmax.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -95,11 +95,14 @@ class MixedDims(FieldChoice):
   epsilon: float = 1e-5
   momentum: float = 0.9
 
+  def _weights_shape(self):
+    return (len(self.fields), len(self.plan.dims))
+
   def setup(self):
     plan, num_fields = self.plan, len(self.fields)
-    shape = (num_fields, len(plan.dims))
+    shape = self._weights_shape()
     self.weights = self.variable(
-      'arch', 'weights', jnp.full, shape, 1 / shape[1], jnp.float32
+      'arch', 'weights', jnp.full, shape, 1 / shape[-1], jnp.float32
     )
     if plan.transform == 'linear':
       # Each candidate's map is drawn as if it were alone.
@@ -154,6 +157,15 @@ class MixedDims(FieldChoice):
   def _map(self, covariance):
     """All candidates as one linear map of a centred row: [F, R, D]."""
     plan, total = self.plan, 0.0
+    for n, dim, start, scaled in self._scaled(covariance):
+      weighted = scaled * self.weights.value[:, n, None, None]
+      after = plan.table_dim - start - dim
+      total = total + jnp.pad(weighted, ((0, 0), (start, after), (0, 0)))
+    return total
+
+  def _scaled(self, covariance):
+    """Per candidate: place, dim, first column, map whose outputs have var 1."""
+    plan = self.plan
     places = zip(plan.dims, plan.first_columns, self.kernels)
     for n, (dim, start, kernel) in enumerate(places):
       if plan.transforms == 'shared':
@@ -161,10 +173,7 @@ class MixedDims(FieldChoice):
       own = covariance[:, start : start + dim, start : start + dim]
       variance = jnp.einsum('fdk,fde,fek->fk', kernel, own, kernel)
       scale = lax.rsqrt(variance + self.epsilon)
-      scaled = kernel * (self.weights.value[:, n, None] * scale)[:, None]
-      after = plan.table_dim - start - dim
-      total = total + jnp.pad(scaled, ((0, 0), (start, after), (0, 0)))
-    return total
+      yield n, dim, start, kernel * scale[:, None]
 
   def _padded(self, centred, covariance):
     plan, total = self.plan, 0.0
@@ -321,11 +330,247 @@ class SoftThreshold(FieldChoice):
     return vectors
 
 
+class GrowingRows(FieldChoice):
+  """Rows of many widths, brought to the largest by a chain (ESAPN).
+
+  Liu et al., SIGIR 2020, section 3.1: e_{k+1} = e_k W_k + b_k. A row at size k
+  is its first dims[k] entries, mapped by W_k ... W_{n-2}. The entries beyond
+  get no gradient.
+
+  Collections: 'arch': 'size' int32 [B, F], places in `dims`; 'params':
+  'kernel_{k}' [F, dims[k], dims[k + 1]], 'offset_{k}' [F, dims[k + 1]].
+  """
+
+  @nn.compact
+  def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
+    """Rows [B, F, R], mask [B] -> field vectors [B, F, R]."""
+    del mask, train
+    dims, num_fields = self.plan.dims, len(self.fields)
+    size = self.variable('arch', 'size', _zeros, vectors.shape[:2])
+    init = nn.initializers.lecun_normal(in_axis=1, out_axis=2, batch_axis=0)
+    params = {}
+    for k, shape in enumerate(zip(dims[:-1], dims[1:])):
+      params[f'kernel_{k}'] = self.param(
+        f'kernel_{k}', init, (num_fields, *shape)
+      )
+      params[f'offset_{k}'] = self.param(
+        f'offset_{k}', nn.initializers.zeros, (num_fields, shape[1])
+      )
+    return widen(params, dims, vectors, size.value)
+
+
+def _zeros(shape):
+  return jnp.zeros(shape, jnp.int32)
+
+
+def _mapped(params, k, rows):
+  """One step of the chain: [B, F, dims[k]] -> [B, F, dims[k + 1]]."""
+  mapped = jnp.einsum('bfd,fde->bfe', rows, params[f'kernel_{k}'])
+  return mapped + params[f'offset_{k}'][None]
+
+
+def widen(
+  params: Mapping[str, Array],
+  dims: Sequence[int],
+  rows: Array,
+  sizes: Array,
+) -> Array:
+  """Rows at any size, through the rest of the chain: [B, F, R].
+
+  Args:
+    params: of `GrowingRows`.
+    dims: candidate widths.
+    rows: [B, F, R].
+    sizes: integers [B, F].
+  """
+  out = rows[..., : dims[0]]
+  for k, dim in enumerate(dims[1:]):
+    # Only the last of these choices counts: a row at that size starts there.
+    is_above = (sizes > k)[..., None]
+    out = jnp.where(is_above, rows[..., :dim], _mapped(params, k, out))
+  return out
+
+
+def narrowed(
+  params: Mapping[str, Array],
+  dims: Sequence[int],
+  vectors: Array,
+  sizes: Array,
+) -> Array:
+  """What is nearest to a vector among those that one size less can make.
+
+  Args:
+    params: of `GrowingRows`.
+    dims: candidate widths.
+    vectors: [B, F, R], of `widen`.
+    sizes: integers [B, F]; at size 0 a vector stays as it is.
+
+  Returns:
+    [B, F, R], the orthogonal projections.
+  """
+  num_fields, width = vectors.shape[1:]
+  whole = jnp.broadcast_to(jnp.eye(width), (num_fields, width, width))
+  added, result = jnp.zeros((num_fields, width)), vectors
+  for k in reversed(range(len(dims) - 1)):
+    added = added + jnp.einsum('fe,fek->fk', params[f'offset_{k}'], whole)
+    whole = jnp.einsum('fde,fek->fdk', params[f'kernel_{k}'], whole)
+    gram = jnp.einsum('fdk,fek->fde', whole, whole)
+    # A ridge against maps that are singular but for rounding.
+    ridge = 1e-5 * jnp.trace(gram, axis1=1, axis2=2) / dims[k]
+    gram = gram + ridge[:, None, None] * jnp.eye(dims[k])[None]
+    centred = vectors - added[None]
+    seen = jnp.einsum('bfk,fdk->bfd', centred, whole)
+    solved = jnp.linalg.solve(gram, jnp.moveaxis(seen, 0, 2))
+    nearest = jnp.einsum('fdb,fdk->bfk', solved, whole) + added[None]
+    result = jnp.where((sizes == k + 1)[..., None], nearest, result)
+  return result
+
+
+def grow(
+  params: Mapping[str, Array],
+  dims: Sequence[int],
+  rows: Array,
+  sizes: Array,
+  grows: Array,
+) -> Array:
+  """Rows as they are at the next size; what the model sees stays the same.
+
+  Args:
+    params: of `GrowingRows`.
+    dims: candidate widths.
+    rows: [B, F, R].
+    sizes: integers [B, F], before.
+    grows: bool [B, F], which rows grow; those at the largest size cannot.
+
+  Returns:
+    [B, F, R]; entries beyond a row's width stay as they are.
+  """
+  result = rows
+  for k, (dim, following) in enumerate(zip(dims[:-1], dims[1:])):
+    mapped = _mapped(params, k, rows[..., :dim])
+    grown = jnp.concatenate([mapped, rows[..., following:]], -1)
+    result = jnp.where((grows & (sizes == k))[..., None], grown, result)
+  return result
+
+
+def chain(
+  params: Mapping[str, Array], dims: Sequence[int], field: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Per size the whole chain as one affine map, in float64: W [d, R], b [R].
+
+  Args:
+    params: of `GrowingRows`.
+    dims: candidate widths.
+    field: which.
+  """
+  maps = [(np.eye(dims[-1]), np.zeros(dims[-1]))]
+  for k in reversed(range(len(dims) - 1)):
+    kernel = np.asarray(params[f'kernel_{k}'][field], np.float64)
+    offset = np.asarray(params[f'offset_{k}'][field], np.float64)
+    after, added = maps[0]
+    maps.insert(0, (kernel @ after, offset @ after + added))
+  return maps
+
+
+class MixedRows(FieldChoice):
+  """A sum of candidate widths, weighted row by row (AutoEmb's mixture).
+
+  Zhao et al., arXiv:2002.11252: v = sum_n w_n tanh(BN(e_n W_n + b_n)). All
+  candidates of a field share the scale and offset of the normalisation, but
+  not its moments: the published code takes moments of each candidate in
+  training, and a blend of all in its running averages.
+
+  Collections: 'arch': 'weights' [B, F, N]; 'params': 'kernel_{n}'
+  [F, dims[n], R], 'scale' and 'offset' [F, R] (b_n has no effect before BN);
+  'batch_stats'.
+  """
+
+  @nn.compact
+  def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
+    """Rows [B, F, sum of dims], mask [B] -> field vectors [B, F, R]."""
+    dims, width = self.plan.dims, self.plan.width
+    batch_size, num_fields = vectors.shape[:2]
+    shape = (batch_size, num_fields, len(dims))
+    weights = self.variable(
+      'arch', 'weights', jnp.full, shape, 1 / len(dims), jnp.float32
+    )
+    init = nn.initializers.lecun_normal(in_axis=1, out_axis=2, batch_axis=0)
+    flat = (num_fields, width)
+    scale = self.param('scale', nn.initializers.ones, flat)[None]
+    offset = self.param('offset', nn.initializers.zeros, flat)[None]
+    total, start = 0.0, 0
+    for n, dim in enumerate(dims):
+      own = vectors[..., start : start + dim]
+      kernel = self.param(f'kernel_{n}', init, (num_fields, dim, width))
+      mapped = jnp.einsum('bfd,fdk->bfk', own, kernel)
+      normal = blocks.BatchNorm(
+        affine=False, axis_name=self.axis_name, name=f'norm_{n}'
+      )(mapped.reshape(batch_size, -1), mask, train=train)
+      normal = normal.reshape(mapped.shape) * scale + offset
+      total = total + weights.value[..., n, None] * jnp.tanh(normal)
+      start += dim
+    return total
+
+
+class MixedBuckets(MixedDims):
+  """A weighted sum of candidate widths, by bucket of frequency (AutoEmb).
+
+  As `MixedDims` with the weights of every value's bucket. Without the tanh of
+  AutoEmb's own mixture: base models take inner products of vectors, and the
+  closed model has none either.
+
+  Collections: as of `MixedDims`, but 'weights' [F, K, N], K the most buckets
+  of a field.
+  """
+
+  def _weights_shape(self):
+    most = max(len(own) for own in self.plan.starts)
+    return (len(self.fields), most, len(self.plan.dims))
+
+  def values(
+    self, values: Array, ids: Array, own: Array | None = None
+  ) -> Array:
+    """Rows [B, C, R] -> [B, C, 2 R + N]: as they are, weighted, the weights."""
+    del own
+    plan, weights = self.plan, []
+    column = 0
+    for place, (field, starts) in enumerate(zip(self.fields, plan.starts)):
+      column_ids = ids[:, column : column + field.max_length]
+      starts = np.array(starts, np.int32)
+      bucket = jnp.searchsorted(starts, column_ids, side='right') - 1
+      taken = jnp.take(self.weights.value[place], bucket, axis=0, mode='clip')
+      weights.append(taken * (column_ids >= 0)[..., None])
+      column += field.max_length
+    weights = jnp.concatenate(weights, 1)
+    spread = jnp.repeat(
+      weights, np.array(plan.dims), axis=2, total_repeat_length=plan.table_dim
+    )
+    return jnp.concatenate([values, spread * values, weights], 2)
+
+  def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
+    """Pooled values [B, F, 2 R + N], mask [B] -> field vectors [B, F, D]."""
+    width, total = self.plan.table_dim, 0.0
+    rows = vectors[..., :width]
+    weighted = vectors[..., width : 2 * width]
+    weights = vectors[..., 2 * width :]
+    mean, covariance = self._moments(rows, mask, train)
+    for n, dim, start, scaled in self._scaled(covariance):
+      own = slice(start, start + dim)
+      centre = weights[..., n, None] * mean[None, :, own]
+      total = total + jnp.einsum(
+        'bfd,fdk->bfk', weighted[..., own] - centre, scaled
+      )
+    return total
+
+
 _MODULES = {
   'mixed_dims': MixedDims,
   'blocks': Blocks,
   'column_mask': ColumnMask,
   'soft_threshold': SoftThreshold,
+  'growing_rows': GrowingRows,
+  'mixed_rows': MixedRows,
+  'mixed_buckets': MixedBuckets,
 }
 
 

@@ -12,6 +12,7 @@ from jax_autorec.types import Array, Batch
 
 EMBEDDINGS = 'embeddings'  # Scope of tables and numeric vectors in 'params'.
 FIELDS = 'fields'  # Scope of what is open about field vectors.
+SQUASH = 'squash'  # Scope of the normalisation of field vectors.
 _GATE_COLLECTIONS = {'none': None, 'weights': 'params', 'open': 'arch'}
 
 
@@ -93,6 +94,12 @@ class CTRModel(nn.Module):
       plan, choice, self.axis_name, name=EMBEDDINGS
     )(batch, rows, train=train)
     batch_size = batch.ids.shape[0]
+    if plan.squash and 'main' in views:
+      vectors = views['main']
+      flat = blocks.BatchNorm(axis_name=self.axis_name, name=SQUASH)(
+        vectors.reshape(batch_size, -1), batch.mask, train=train
+      )
+      views['main'] = jnp.tanh(flat).reshape(vectors.shape)
     logits = jnp.zeros((batch_size,), jnp.float32)
     head_inputs = []
     if plan.head.hidden and plan.head.flat_embeddings:
@@ -113,6 +120,8 @@ class CTRModel(nn.Module):
         plan.head.hidden,
         plan.head.norm,
         plan.head.dropout,
+        plan.head.activation,
+        plan.head.norm_inputs,
         self.axis_name,
         name='mlp',
       )(jnp.concatenate(head_inputs, 1), batch.mask, train=train)

@@ -128,5 +128,38 @@ class DropoutTest(parameterized.TestCase):
     )
 
 
+class MLPTest(absltest.TestCase):
+  def test_tanh_after_normalised_inputs(self):
+    x, mask = _x(), np.arange(_B) < 9
+    mlp = blocks.MLP((4,), activation='tanh', norm_inputs=True)
+    variables = mlp.init(jax.random.key(0), x, mask, train=False)
+    got, _ = mlp.apply(variables, x, mask, train=True, mutable=['batch_stats'])
+    live = x[:9].astype(np.float64)
+    live = (live - live.mean(0)) / np.sqrt(live.var(0) + 1e-5)
+    params = variables['params']
+    hidden = np.tanh(live @ np.asarray(params['dense_0']['kernel']))
+    expected = hidden @ np.asarray(params['output']['kernel'])
+    np.testing.assert_allclose(got[:9], expected[:, 0], rtol=1e-4, atol=1e-5)
+
+
+class FrequencyNetTest(absltest.TestCase):
+  def test_starts_equal_and_depends_on_an_id_alone(self):
+    net = blocks.FrequencyNet(3, hidden=8)
+    counts = jnp.array([0, 1, 100, 101, 2**31 - 1])
+    inputs = jnp.ones((5, 2))
+    variables = net.init(jax.random.key(0), counts, inputs)
+    np.testing.assert_array_equal(net.apply(variables, counts, inputs), 0)
+    kernel = variables['params']['output']['kernel']
+    variables['params']['output']['kernel'] = jax.random.normal(
+      jax.random.key(1), kernel.shape
+    )
+    every = net.apply(variables, counts, inputs)
+    for i in range(5):
+      alone = net.apply(variables, counts[i : i + 1], inputs[:1])
+      np.testing.assert_allclose(every[i], alone[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(every[2], every[3])
+    self.assertGreater(np.abs(every[1] - every[2]).max(), 1e-3)
+
+
 if __name__ == '__main__':
   absltest.main()

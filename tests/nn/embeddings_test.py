@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
 from jax_autorec import sizes, spaces
 from jax_autorec.nn import embeddings
@@ -331,6 +332,52 @@ class FlattenTest(absltest.TestCase):
     batch.ids[:, 4] = np.arange(_ROWS) % 5
     (flat,) = embeddings.flatten_ids(architecture, batch).values()
     self.assertLen(np.unique(flat), 20)
+
+
+class AffineTest(absltest.TestCase):
+  def test_offsets_are_for_values_that_have_a_row(self):
+    """Against a loop; a field of three values over three pieces."""
+    pieces = (
+      fields_lib.Piece(0, 3, 1),
+      fields_lib.Piece(3, 5, 2),
+      fields_lib.Piece(5, 7, 4),
+    )
+    space = spaces.wide_deep(_SCHEMA, dim=4, hidden=(3,))
+    fields = tuple(
+      dataclasses.replace(plan, pieces=pieces) if plan.name == 'tags' else plan
+      for plan in space.fields
+    )
+    architecture = dataclasses.replace(
+      space, fields=fields, projection='affine'
+    )
+    batch = _batch()
+    module = embeddings.FieldEmbeddings(architecture)
+    params = _random(module.init(jax.random.key(0), batch)['params'])
+    got = module.apply({'params': params}, batch)['main'][:, 1]
+    values = {k: np.asarray(v, np.float64) for k, v in params.items()}
+    # The widest rows lie between those of user and item, as wide, and stay.
+    tables = {
+      1: values['main_dim_1'],
+      2: values['main_dim_2'],
+      4: values['main_dim_4'][9:11],
+    }
+    for row, ids in enumerate(batch.ids[:, 1:4]):
+      vectors = []
+      for i in ids[ids >= 0]:
+        piece = next(p for p in pieces if p.start <= i < p.stop)
+        vector = tables[piece.dim][i - piece.start]
+        if piece.dim < 4:
+          kernel = values[f'main_dim_{piece.dim}_projection'][0]
+          offset = values[f'main_dim_{piece.dim}_offset_projection'][0]
+          vector = vector @ kernel + offset
+        vectors.append(vector)
+      expected = np.mean(vectors, 0) if vectors else np.zeros(4)
+      np.testing.assert_allclose(got[row], expected, rtol=1e-5, atol=1e-6)
+    tags = 3 * 1 + 2 * 2 + 2 * 4
+    self.assertEqual(
+      architecture.embedding_params, (9 + 5) * 4 + tags + 9 + 7 + 5
+    )
+    self.assertEqual(architecture.projection_params, (1 + 1 + 2 + 1) * 4)
 
 
 class TablesTest(absltest.TestCase):
