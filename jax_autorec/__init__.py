@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     retrain,
     run_population,
     run_search,
+    run_stream,
+    settle,
   )
   from jax_autorec.schema import Field, Schema
   from jax_autorec.train.settings import Settings
@@ -67,7 +69,9 @@ __all__ = [
   'retrain',
   'run_population',
   'run_search',
+  'run_stream',
   'search',
+  'settle',
   'sizes',
   'spaces',
   'train',
@@ -87,6 +91,8 @@ _HOME = {
   'retrain': 'pipeline',
   'run_population': 'pipeline',
   'run_search': 'pipeline',
+  'run_stream': 'pipeline',
+  'settle': 'pipeline',
 }
 
 

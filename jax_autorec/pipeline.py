@@ -1,5 +1,7 @@
 """The road: run_search -> derive -> retrain -> evaluate.
 
+A stream has a road of its own: run_stream -> prequential, settle.
+
 Every function works in memory; given a workdir it also records metrics there
 and continues from its checkpoints when it is called again.
 """
@@ -26,6 +28,7 @@ from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.nn import embeddings, quantizers
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base, supernet
+from jax_autorec.search import online as online_lib
 from jax_autorec.train import checkpoints as checkpoints_lib
 from jax_autorec.train import loop, parallel, steps
 from jax_autorec.train import records as records_lib
@@ -80,6 +83,25 @@ class Found:
   state: supernet.SearchState
   info: Mapping[str, Any]
   start: tuple[int, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Streamed:
+  """A method at the end of a stream.
+
+  Attributes:
+    space: the architecture, open or closed.
+    online: the method.
+    state: final state.
+    logits: float32 [R], the prediction of every row before it was learnt from.
+    info: 'seconds', 'steps', 'examples_per_second', 'bytes'.
+  """
+
+  space: arch_lib.Architecture
+  online: online_lib.Online
+  state: online_lib.StreamState
+  logits: np.ndarray
+  info: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +263,7 @@ def measure(split: dataset_lib.Split, logits: np.ndarray) -> dict[str, float]:
 _FREE_SETTINGS = ('epochs', 'parallel', 'save_seconds', 'steps_per_dispatch')
 
 
-def _checkpoints(workdir, stage, architecture, data, settings, seed):
+def _checkpoints(workdir, stage, architecture, data, settings, seed, **more):
   """Where a stage is saved, and what a saved one must share with it."""
   if workdir is None:
     return checkpoints_lib.InMemory()
@@ -250,6 +272,7 @@ def _checkpoints(workdir, stage, architecture, data, settings, seed):
     'data': [data.fingerprint, data.train.num_rows, data.valid.num_rows],
     'seed': seed,
     **settings.to_dict(),
+    **more,
   }
   for name in _FREE_SETTINGS:
     del identity[name]
@@ -560,6 +583,191 @@ def run_search(
   }
   start = seed, settings.table_std
   return Found(space, dict(selectors), state, info, start)
+
+
+_STREAM_RECORDS = 20  # Evaluations over a stream.
+
+
+def run_stream(
+  space: arch_lib.Architecture,
+  online: online_lib.Online,
+  stream: dataset_lib.Dataset,
+  settings: settings_lib.Settings | None = None,
+  *,
+  loss: str = 'square',
+  seed: int = 0,
+  workdir: Workdir = None,
+  stage: str = 'stream',
+) -> Streamed:
+  """Runs a method once over a stream: predict, score, learn, batch by batch.
+
+  Args:
+    space: an architecture of the stream's entities, open as the method needs.
+    online: the method.
+    stream: of `data.stream`.
+    settings: how weights are trained; epochs and patience do not apply.
+    loss: what is minimised: 'square' of sigmoid less label, or 'log'.
+    seed: of initialisation and draws.
+    workdir: where checkpoints and records go; None keeps all in memory.
+    stage: names them.
+
+  Returns:
+    The final state and all predictions, for `prequential` and `settle`.
+  """
+  settings = settings or settings_lib.Settings()
+  rows, size = stream.train, settings.batch_size
+  program, tools, state, source = _stream_program(
+    space, online, stream, settings, loss, seed
+  )
+
+  def feed(first, count):
+    batches = source.chunk(first, count)
+    # The batch before the first step is one of padding.
+    before = source.chunk(max(first - 1, 0), count)
+    if first == 0:
+      before = jax.tree.map(lambda x: np.concatenate([x[:1], x[:-1]]), batches)
+      before.mask[0] = False
+    return batches, before
+
+  def evaluate(state):
+    done = min(int(state.train.step) * size, rows.num_rows)
+    return prequential(rows, jax.device_get(state.logits), loss, 0, done)
+
+  steps_in_all = source.steps_per_epoch
+  schedule = dataclasses.replace(
+    _schedule(settings, source, steps_in_all),
+    steps_per_epoch=-(-steps_in_all // _STREAM_RECORDS),
+  )
+  checkpoints = _checkpoints(
+    workdir, stage, space, stream, settings, seed, loss=loss
+  )
+  records = records_lib.Records(workdir)
+  try:
+    state, position = loop.fit(
+      program,
+      state,
+      stage=stage,
+      feed=feed,
+      batch_size=size,
+      schedule=schedule,
+      stopping=loop.Stopping(patience=0),
+      evaluate=evaluate,
+      checkpoints=checkpoints,
+      records=records,
+      observe=lambda state: online.record(jax.device_get(state.own)),
+    )
+    info = _info(position, size)
+    train = state.train
+    info['bytes'] = {
+      'tables': array_bytes(train.tables),
+      'optimizer': array_bytes((train.dense_optimizer, train.table_optimizer)),
+      'method': array_bytes(state.own),
+      'checkpoint': checkpoints.bytes_on_disk(),
+    }
+  finally:
+    records.close()
+    checkpoints.close()
+  logits = np.asarray(jax.device_get(state.logits))[: rows.num_rows]
+  return Streamed(space, online, state, logits, info)
+
+
+def _stream_program(space, online, stream, settings, loss, seed):
+  """Compiled steps, tools, a fresh state and the batches of a stream."""
+  model = model_lib.build(
+    space, axis_name=parallel.axis_name(settings.parallel)
+  )
+  optimizer = settings_lib.make_optimizer(settings, space)
+  tools = online_lib.tools(model, optimizer, loss)
+  source = batches_lib.Batches(stream.train, settings.batch_size, shuffle=False)
+  state = online_lib.init(
+    tools,
+    online,
+    state_lib.example_batch(stream.schema),
+    source.steps_per_epoch * settings.batch_size,
+    jax.random.key(seed),
+    settings.table_std,
+  )
+  program = parallel.compile_steps(
+    online_lib.make_step(tools, online, loss), settings.parallel
+  )
+  return program, tools, state, source
+
+
+def prequential(
+  rows: dataset_lib.Split,
+  logits: np.ndarray,
+  loss: str,
+  first: int = 0,
+  last: int | None = None,
+) -> dict[str, float]:
+  """Exact metrics of the predictions of a stream's rows from first to last.
+
+  Args:
+    rows: the stream.
+    logits: of `Streamed`, or longer.
+    loss: 'square' or 'log', as in `run_stream`.
+    first: the first row that counts.
+    last: the row after the last; None for the end.
+
+  Returns:
+    'loss', 'accuracy' (at 0.5) and those of `metrics.evaluate_logits`.
+  """
+  part = slice(first, rows.num_rows if last is None else last)
+  labels = np.asarray(rows.labels[part], np.float64)
+  logits = np.asarray(logits[part], np.float64)
+  weights = None if rows.weights is None else rows.weights[part]
+  found = metrics_lib.evaluate_logits(labels, logits, weights)
+  value = found['logloss']
+  if loss == 'square':
+    squares = (np.exp(-np.logaddexp(0, -logits)) - labels) ** 2
+    value = float(np.average(squares, weights=weights))
+  right = (logits > 0) == (labels == 1)
+  accuracy = float(np.average(right, weights=weights))
+  return {'loss': value, 'accuracy': accuracy, **found}
+
+
+def settle(
+  streamed: Streamed, settings: settings_lib.Settings | None = None
+) -> Model:
+  """The closed model of what stands at the end of a stream.
+
+  It predicts what the state predicts, from tables of the sizes that stand.
+
+  Args:
+    streamed: of `run_stream`.
+    settings: those of the run.
+
+  Raises:
+    ConfigError: for a method that has no closed form.
+  """
+  if streamed.online.derive is None:
+    raise errors.ConfigError(
+      'This method mixes all widths of every row to the end of the stream: '
+      'there is no smaller model of it.'
+    )
+  space = streamed.space
+  settings = settings or settings_lib.Settings()
+  tools = online_lib.tools(
+    model_lib.build(space), settings_lib.make_optimizer(settings, space), 'log'
+  )
+  found = streamed.online.derive(
+    streamed.state.own, tools, streamed.state.train
+  )
+  info = {
+    'bytes': {
+      'tables': array_bytes(found.tables),
+      'index': found.architecture.index_bytes,
+      'dense': array_bytes((found.params, found.batch_stats)),
+    }
+  }
+  return Model(
+    found.architecture,
+    found.params,
+    found.tables,
+    found.batch_stats,
+    valid={},
+    info=info,
+  )
 
 
 def run_population(
