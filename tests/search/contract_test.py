@@ -82,6 +82,24 @@ def _nis(**options):
   return selectors
 
 
+_DIMS = (2, 4)
+
+
+def _buckets(schema):
+  frequencies = {
+    field.name: [0, 0, *range(field.vocab_size - 2, 0, -1)]
+    for field in schema.categorical
+  }
+  return spaces.open_buckets(spaces.fm(schema), _DIMS, frequencies)
+
+
+def _autoemb(space):
+  # Counts from the vocabulary's size on down have buckets by octave.
+  starts = space.choice.starts
+  counts = [[float(2**-k) for k in range(len(own))] for own in starts]
+  return {'fields': search.autoemb(optax.adam(1e-2), counts, hidden=8)}
+
+
 # Name -> (space of a schema, selectors of a space).
 _METHODS = {
   'autofis_fm': (
@@ -137,6 +155,7 @@ _METHODS = {
     )
     for granularity in ('field_dim', 'feature')
   },
+  'autoemb': (_buckets, _autoemb),
 }
 
 
