@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -11,10 +10,9 @@ import time
 from typing import Any
 
 from absl import logging
-import jax
 import numpy as np
 
-from experiments import methods
+from experiments import methods, reports, streams
 from experiments import settings as settings_lib
 from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
@@ -38,12 +36,6 @@ class Derived:
   space: arch_lib.Architecture
   info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   trials: tuple[dict[str, Any], ...] = ()
-
-
-def _write_json(path: pathlib.Path, values: Any) -> None:
-  partial = path.with_suffix('.partial')
-  partial.write_text(json.dumps(values, indent=1) + '\n', 'utf-8')
-  os.replace(partial, path)
 
 
 def load_data(
@@ -86,10 +78,17 @@ def run(
   _check(values)
   start = time.monotonic()
   data = load_data(values, data_dir, bad_rows)
-  _check_labels(data)
   values = settings_lib.fit_batch_size(values, data.train.num_rows)
   settings = settings_lib.training(values, parallel)
   seconds = {'prepare': time.monotonic() - start}
+  if methods.METHODS[values['method']].online:
+    streams.run(
+      values, data, settings, workdir, last, seconds, command, machine
+    )
+    if (workdir / 'report.json').exists():
+      show()
+    return
+  _check_labels(data)
   logging.info(
     '%s: %d / %d / %d rows, %d fields',
     values['data']['name'],
@@ -149,7 +148,7 @@ def run(
   others = [m.info['seconds'] for s, m in models.items() if s != 'retrain']
   report['seconds'] = seconds | {'controls': sum(others)}
   report['command'], report['machine'] = command, machine
-  _write_json(workdir / 'report.json', report)
+  reports.write_json(workdir / 'report.json', report)
   for stage, test in tests.items():
     logging.info('%s: test %s', stage, _short(test))
   show()
@@ -281,7 +280,7 @@ def _evaluate(models, data, settings, workdir):
     tests[stage] = pipeline.measure(data.test, logits)
     if stage == 'retrain':
       _write_predictions(workdir / 'predictions.npz', data.test, logits)
-  _write_json(path, tests)
+  reports.write_json(path, tests)
   return tests
 
 
@@ -342,11 +341,7 @@ def _report(values, data, models, tests, derived):
       'valid': data.valid.num_rows,
       'test': data.test.num_rows,
     },
-    'versions': {
-      package: importlib.metadata.version(package)
-      for package in ('jax', 'flax', 'optax', 'numpy')
-    }
-    | {'device': jax.devices()[0].device_kind},
+    'versions': reports.versions(),
   }
   space, architecture = derived.space, derived.architecture
   if 'code_entropy' in model.info:

@@ -2,9 +2,11 @@
 
 from experiments.methods import (
   autodim,
+  autoemb,
   autofis,
   autosrh,
   dpq,
+  esapn,
   fde,
   mde,
   mgqe,
@@ -30,6 +32,8 @@ METHODS: dict[str, Method] = {
   'sseds': sseds.METHOD,
   'autosrh': autosrh.METHOD,
   'pep': pep.METHOD,
+  'autoemb': autoemb.METHOD,
+  'esapn': esapn.METHOD,
 }
 
 __all__ = ['METHODS', 'Method', 'Task', 'plain']

@@ -83,6 +83,9 @@ def uniform(
   return (large or models[-1:])[0]
 
 
+Run = tuple[arch_lib.Architecture, search.Online]
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
   """What a method needs of a config.
@@ -96,6 +99,8 @@ class Method:
     base: task -> the unsearched model that the result is compared with.
     controls: name -> (task, space, found) -> a closed architecture to compare
       with, beside 'lr' and 'base'. Names are those of `settings.CONTROLS`.
+    online: of a method that follows a stream, task -> name -> space and method
+      of every run over it, the result's first; None for all others.
   """
 
   space: Callable[[Task], arch_lib.Architecture]
@@ -103,6 +108,7 @@ class Method:
   population: Callable[[Task], search.Population | None] | None = None
   base: Callable[[Task], arch_lib.Architecture] = plain
   controls: Mapping[str, Control] = dataclasses.field(default_factory=dict)
+  online: Callable[[Task], Mapping[str, Run]] | None = None
 
   def control(
     self,

@@ -13,6 +13,7 @@ from jax_autorec import fields as fields_lib
 from jax_autorec.report import plots
 
 _NOISE = 0.001  # AUC; what a single seed can gain by luck on small sets.
+_RESULTS = ('retrain', 'stream')  # Stages.
 _STRONGEST = 25  # Products shown as bars.
 _MOST_LINES = 12  # Fields whose course is shown.
 
@@ -97,7 +98,7 @@ def render(
     for title, figures in sections
     if figures
   ]
-  headings, rows = _table(report)
+  headings, rows = (_stream_table if 'stream' in report else _table)(report)
   return template('template.html').render(
     report=report,
     title=f'{report["method"]} on {pathlib.Path(report["dataset"]).stem}',
@@ -222,7 +223,46 @@ def _table(report) -> tuple[list[str], list[list[str]]]:
   return headings, rows
 
 
+def _stream_table(report) -> tuple[list[str], list[list[str]]]:
+  """The same along a stream: all of it, its last quarter, and memory."""
+  headings = ['method', 'loss', 'accuracy', 'AUC', 'loss, last quarter']
+  headings += ['accuracy, last quarter', 'AUC, last quarter']
+  headings += ['embedding parameters', 'bytes of tables, training']
+  headings += ['bytes of optimiser and method', 'bytes of tables, derived']
+  headings += ['index bytes, derived', 'seconds']
+  rows = []
+  for name, entry in {report['method']: report, **report['controls']}.items():
+    held = entry['bytes']
+    seconds = entry['seconds']
+    if isinstance(seconds, Mapping):
+      seconds = seconds['retrain']
+    kept = [held['optimizer, training'], held['method, training']]
+    rows.append(
+      [
+        name,
+        *(
+          _number(entry[part][metric])
+          for part in ('stream', 'test')
+          for metric in ('loss', 'accuracy', 'auc')
+        ),
+        _number(entry['embedding_params']),
+        _number(held['tables, training']),
+        _number(sum(kept)),
+        _number(held.get('tables, derived')),
+        _number(held.get('index, derived')),
+        _number(seconds, 1),
+      ]
+    )
+  return headings, rows
+
+
 def _notes(report) -> list[str]:
+  if 'stream' in report:
+    return [
+      'Every row was predicted before anything learnt from it. Derived: each '
+      'row stored at its own width, the permutation of ids as index; methods '
+      'that mix all widths have no smaller form.'
+    ]
   known = [
     f'{name}: {_CONTROLS[name]}.'
     for name in report.get('controls', {})
@@ -274,8 +314,13 @@ def _summary(report) -> list[str]:
 def _pictures(report, metrics, architecture):
   """(title, [(name, svg, caption)]) of every section that values allow."""
   yield 'Beside the controls', list(_level_pictures(report))
+  for entity, octaves in report.get('frequency', {}).items():
+    yield f'{entity}: by frequency', list(_frequency(report, octaves))
   yield from _gate_sections(report, metrics, architecture)
-  yield 'Learning curves, validation split', list(_curves(report, metrics))
+  title = 'Learning curves, validation split'
+  if 'stream' in report:
+    title = 'Along the stream, all rows so far'
+  yield title, list(_curves(report, metrics))
   yield 'Widths over the search', list(_width_pictures(metrics))
   yield 'Size over the search', list(_size_pictures(metrics))
   yield 'What was tried', list(_trial_pictures(report))
@@ -466,13 +511,30 @@ def _curves(report, metrics):
     series = plots.series_by_stage(metrics, metric)
     shown = {}
     # The result first: it is the one that stands out.
-    for stage in sorted(series, key=lambda s: (s != 'retrain', s == 'search')):
-      name = {'retrain': report['method'], 'search': 'while searching'}.get(
-        stage, stage.removeprefix('control:')
-      )
+    for stage in sorted(
+      series, key=lambda s: (s not in _RESULTS, s == 'search')
+    ):
+      names = {'retrain': report['method'], 'search': 'while searching'}
+      names['stream'] = report['method']
+      name = names.get(stage, stage.removeprefix('control:'))
       shown[name] = series[stage]
     if shown:
-      yield label, plots.curves(shown, label), ''
+      x_label = 'twentieths of the stream' if 'stream' in report else 'epoch'
+      yield label, plots.curves(shown, label, x_label), ''
+
+
+def _frequency(report, octaves):
+  """Widths, and accuracies beside the controls', by octave of frequency."""
+  first = [octave['from'] for octave in octaves]
+  own = {report['method']: [octave['width'] for octave in octaves]}
+  note = 'Mean width of ids by how often they came in all.'
+  yield 'width', plots.by_frequency(first, own, 'width'), note
+  accuracies = {
+    name: [o.get('accuracy', {}).get(name, float('nan')) for o in octaves]
+    for name in (report['method'], *report['controls'])
+  }
+  note = 'Accuracy of rows by how often their id had come before.'
+  yield 'accuracy', plots.by_frequency(first, accuracies, 'accuracy'), note
 
 
 def _interactions(architecture):

@@ -232,6 +232,39 @@ def curves(
     return _svg(figure)
 
 
+def by_frequency(
+  first: Sequence[int], series: Mapping[str, Sequence[float]], label: str
+) -> str:
+  """Values by octave of frequency, on a scale of octaves; the first stands out.
+
+  Args:
+    first: where the octaves begin, each a power of two.
+    series: name -> a value per octave, NaN where there is none.
+    label: of the values.
+  """
+  with _style():
+    figure, axes = _figure(5.2, 3.6)
+    for (name, values), colour in zip(series.items(), _CYCLE * len(series)):
+      leads = name == next(iter(series))
+      axes.plot(
+        first,
+        values,
+        color=colour,
+        label=_short(name),
+        marker='o' if leads else '.',
+        linewidth=2.2 if leads else 1.2,
+        zorder=3 if leads else 2,
+      )
+    axes.set_xscale('log', base=2)
+    axes.set_xticks(first, [f'{value}+' for value in first])
+    axes.minorticks_off()
+    axes.set_xlabel('frequency')
+    axes.set_ylabel(label)
+    if len(series) > 1:
+      axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
+    return _svg(figure)
+
+
 def bars(
   names: Sequence[str],
   numbers: Sequence[float],

@@ -63,6 +63,19 @@ class PlotsTest(parameterized.TestCase):
       self.assertIn(text, labels)
     self.assertIn('entries (log scale)', labels)
     self.assertNotIn('Pareto front', labels)
+  def test_octaves_are_even_steps_and_gaps_stay_empty(self):
+    svg = plots.by_frequency(
+      [1, 2, 8], {'a': [2.0, 3.0, 9.0], 'b': [1.0, float('nan'), 4.0]}, 'width'
+    )
+    place = {
+      text: x for text, x, _ in _texts(svg) if text in ('1+', '2+', '8+')
+    }
+    self.assertLen(place, 3)
+    ratio = (place['8+'] - place['2+']) / (place['2+'] - place['1+'])
+    self.assertAlmostEqual(ratio, 2, places=1)
+    self.assertContainsSubset(
+      {'a', 'b', 'width', 'frequency'}, {text for text, *_ in _texts(svg)}
+    )
 
   def test_pair_map_tells_kept_pruned_and_planted_apart(self):
     fields = ['a', 'b', 'c', 'd']

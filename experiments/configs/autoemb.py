@@ -1,0 +1,33 @@
+"""AutoEmb: how wide are the rows of ids of each frequency to be?
+
+Zhao et al., ICDM 2021 (arXiv:2002.11252), a row of AutoDim's comparison. A
+controller weighs the widths of a bucket of ids by their train frequency; it
+follows the validation loss, the weights that of the train split. Differences
+from the paper, whose mixture stays soft: in the end each bucket takes its
+widest weight, and the model is retrained on rows of these widths. On streams
+the soft form is a control of `configs/esapn.py`.
+
+  python -m experiments.run \
+    --config=experiments/configs/autoemb.py:movielens_1m \
+    --data_dir=DIR --workdir=DIR
+"""
+
+from experiments.configs import widths
+
+
+def get_config(argument: str | None = None):
+  """The config for 'DATA' or 'DATA,tiny'."""
+  config = widths.config(argument, method='autoemb')
+  widths.searched(config)
+  config.search.update(
+    {
+      # Fields of fewer ids have one bucket: one width for all their ids.
+      'min_vocab': 0,
+      # Steps between updates of the controller.
+      'period': 1,
+      'warmup_epochs': 0.5 if config.tiny else 1.0,
+      'controller_learning_rate': 1e-3,
+    }
+  )
+  config.controls = ('lr', 'base', 'uniform')
+  return config

@@ -1,0 +1,48 @@
+"""AutoEmb as a search over splits: widths by frequency, then retraining."""
+
+import numpy as np
+import optax
+
+from experiments.methods import base
+from jax_autorec import architecture as arch_lib
+from jax_autorec import errors, search, spaces
+
+
+def _space(task: base.Task) -> arch_lib.Architecture:
+  options = task.search
+  return spaces.open_buckets(
+    base.widest(task),
+    options['dims'],
+    task.data.frequencies,
+    options['min_vocab'],
+  )
+
+
+def _selectors(task: base.Task) -> dict[str, search.Selector]:
+  options = task.search
+  warmup = round(options['warmup_epochs'] * task.steps_per_epoch)
+  if warmup >= task.steps:
+    raise errors.ConfigError(
+      f'AutoEmb warms up for {warmup} of {task.steps} steps, so nothing would '
+      'be searched: raise search.epochs, or lower search.warmup_epochs.'
+    )
+  space = _space(task)
+  counts = []
+  for plan, starts in zip(space.categorical, space.choice.starts):
+    found = np.asarray(task.data.frequencies[plan.name], np.float64)
+    counts.append([float(part.mean()) for part in np.split(found, starts[1:])])
+  selector = search.autoemb(
+    optax.adam(options['controller_learning_rate']),
+    counts,
+    period=options['period'],
+    warmup=warmup,
+  )
+  return {'fields': selector}
+
+
+METHOD = base.Method(
+  _space,
+  _selectors,
+  base=base.widest,
+  controls={'uniform': base.uniform},
+)
