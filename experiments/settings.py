@@ -52,6 +52,7 @@ _DEFAULT = {
     'sseds': {'epochs': 10, 'min_steps': 1000},
     'autosrh': {'epochs': 20, 'min_steps': 2000},
     'pep': {'epochs': 20, 'min_steps': 1000},
+    'optembed': {'epochs': 20, 'min_steps': 1000},
   },
 }
 

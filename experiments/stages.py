@@ -260,7 +260,9 @@ def derive(
     return Derived(scored.architecture, space, scored.info, scored.trials)
   if method.selectors:
     found = _search(method, task, values, parallel, workdir)
-    architecture = pipeline.derive(found, data, values['train']['batch_size'])
+    architecture = pipeline.derive(
+      found, data, values['train']['batch_size'], workdir=workdir
+    )
     return Derived(architecture, found.space, found.info)
   architecture = method.space(task)
   return Derived(architecture, architecture)

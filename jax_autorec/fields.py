@@ -599,6 +599,35 @@ class SoftThreshold:
 
 
 @dataclasses.dataclass(frozen=True)
+class RowMask:
+  """Open: which rows are worth keeping, and how many columns of a field.
+
+  A row is kept while its L1 norm is above its field's threshold; of what is
+  kept a field reads the first columns.
+
+  Attributes:
+    dim: width of rows and field vectors.
+  """
+
+  kind: ClassVar[str] = 'row_mask'
+  transform: ClassVar[str] = 'zero_pad'
+  dim: int
+
+  def __post_init__(self):
+    _check_dim(self.dim, 'a row mask')
+
+  @property
+  def width(self) -> int:
+    """Width of what the model sees."""
+    return self.dim
+
+  @property
+  def table_dim(self) -> int:
+    """Width of the rows of the tables."""
+    return self.dim
+
+
+@dataclasses.dataclass(frozen=True)
 class GrowingRows:
   """Open: every id has a width of its own, which can only grow.
 
@@ -714,6 +743,7 @@ _CHOICES = (
   Blocks,
   ColumnMask,
   SoftThreshold,
+  RowMask,
   GrowingRows,
   MixedRows,
   MixedBuckets,
@@ -723,6 +753,7 @@ FieldChoice = (
   | Blocks
   | ColumnMask
   | SoftThreshold
+  | RowMask
   | GrowingRows
   | MixedRows
   | MixedBuckets

@@ -8,6 +8,7 @@ and continues from its checkpoints when it is called again.
 
 from collections.abc import Mapping
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -855,6 +856,8 @@ def derive(
   found: Found,
   data: dataset_lib.Dataset | None = None,
   batch_size: int = 4096,
+  *,
+  workdir: Workdir = None,
 ) -> arch_lib.Architecture:
   """The closed architecture that a search arrived at.
 
@@ -863,6 +866,8 @@ def derive(
     data: for the methods that score choices on the validation split after the
       search; the test split is never read.
     batch_size: rows at a time.
+    workdir: where scores of choices are kept, so that they are not taken again
+      where settling them was stopped; None keeps none.
   """
 
   def initial():
@@ -878,13 +883,18 @@ def derive(
   model = model_lib.build(found.space)
   compiled = jax.jit(supernet.make_predict(model, found.selectors))
 
+  scores = _Scores(workdir, found)
+
   def evaluate(choices):
-    logits = _logits(
-      lambda batch: compiled(found.state, batch, choices),
-      data.valid,
-      batch_size,
-    )
-    return measure(data.valid, logits)
+    def score():
+      logits = _logits(
+        lambda batch: compiled(found.state, batch, choices),
+        data.valid,
+        batch_size,
+      )
+      return measure(data.valid, logits)
+
+    return scores.get(choices, score)
 
   slope = jax.jit(supernet.make_gradient(model, found.selectors))
 
@@ -895,3 +905,40 @@ def derive(
   return supernet.derive(
     found.state, found.selectors, found.space, evaluate, gradients, initial
   )
+
+
+class _Scores:
+  """Metrics of choices that were scored, by choice; in a file, if in any.
+
+  A line belongs to a space, to a number of steps that it was searched for and
+  to a choice. So a search that settles by scores, when it is stopped, takes up
+  where it was: its proposals follow from their scores.
+  """
+
+  def __init__(self, workdir, found):
+    self._path = workdir and pathlib.Path(workdir) / 'settled.jsonl'
+    text = json.dumps([found.space.to_dict(), int(found.state.train.step)])
+    self._start = hashlib.sha256(text.encode())
+    self._known: dict[str, dict[str, float]] = {}
+    if self._path and self._path.exists():
+      # A kill can leave half a line, of a score that is then taken again.
+      whole = self._path.read_text('utf-8').split('\n')[:-1]
+      lines = [json.loads(line) for line in whole]
+      self._known = {line['choice']: line['valid'] for line in lines}
+      self._path.write_text(''.join(f'{line}\n' for line in whole), 'utf-8')
+
+  def get(self, choices, score):
+    """The metrics of choices; `score` takes them where they are new."""
+    digest = self._start.copy()
+    for name, leaf in _named(choices):
+      leaf = np.asarray(leaf)
+      digest.update(f'{name} {leaf.dtype} {leaf.shape}'.encode())
+      digest.update(leaf.tobytes())
+    key = digest.hexdigest()
+    if key not in self._known:
+      self._known[key] = score()
+      if self._path:
+        line = json.dumps({'choice': key, 'valid': self._known[key]})
+        with open(self._path, 'a', encoding='utf-8') as file:
+          file.write(line + '\n')
+    return self._known[key]

@@ -251,6 +251,62 @@ def open_thresholds(
   return _open(architecture, choice)
 
 
+def open_row_mask(architecture: arch_lib.Architecture) -> arch_lib.Architecture:
+  """Leaves it to a search which rows are kept, and a width per field.
+
+  Args:
+    architecture: a closed one of equal widths.
+  """
+  return _open(architecture, fields_lib.RowMask(architecture.dim))
+
+
+def with_row_mask(
+  architecture: arch_lib.Architecture,
+  kept: Sequence[np.ndarray],
+  dims: Sequence[int],
+) -> arch_lib.Architecture:
+  """The architecture with rows and widths settled.
+
+  Ids whose rows are kept are permuted to the front of their field; the others
+  read zeros. A field of which every row is kept needs no permutation.
+
+  Args:
+    architecture: with an open choice of rows.
+    kept: per categorical field bool [vocab_size].
+    dims: one per categorical field, at least 1.
+  """
+  choices = {
+    plan.name: (np.asarray(own), int(dim))
+    for plan, own, dim in zip(architecture.categorical, kept, dims)
+  }
+  fields, arrays = [], {}
+  for plan in architecture.fields:
+    if plan.name in choices:
+      own, dim = choices[plan.name]
+      count = int(own.sum())
+      if count == 0:
+        plan = dataclasses.replace(plan, dim=1, pieces=())
+      elif count == len(own):
+        plan = dataclasses.replace(plan, dim=dim)
+      else:
+        order = np.empty(len(own), np.int32)
+        order[own] = np.arange(count)
+        order[~own] = np.arange(count, len(own))
+        arrays[f'{plan.name}.remap'] = order
+        piece = fields_lib.Piece(0, count, dim)
+        plan = dataclasses.replace(plan, dim=dim, pieces=(piece,), remap=True)
+    fields.append(plan)
+  choice = architecture.choice
+  return dataclasses.replace(
+    architecture,
+    fields=tuple(fields),
+    choice=None,
+    width=choice.width,
+    projection=choice.transform,
+    arrays=arrays,
+  )
+
+
 def open_rows(
   architecture: arch_lib.Architecture, dims: Sequence[int], how: str = 'grow'
 ) -> arch_lib.Architecture:

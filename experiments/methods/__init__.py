@@ -11,6 +11,7 @@ from experiments.methods import (
   mde,
   mgqe,
   nis,
+  optembed,
   pep,
   qr,
   random_dims,
@@ -34,6 +35,7 @@ METHODS: dict[str, Method] = {
   'pep': pep.METHOD,
   'autoemb': autoemb.METHOD,
   'esapn': esapn.METHOD,
+  'optembed': optembed.METHOD,
 }
 
 __all__ = ['METHODS', 'Method', 'Task', 'plain']

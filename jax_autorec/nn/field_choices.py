@@ -330,6 +330,53 @@ class SoftThreshold(FieldChoice):
     return vectors
 
 
+@jax.custom_jvp
+def step(x: Array) -> Array:
+  """1 where x > 0, else 0; its slope is that of a long-tailed surrogate.
+
+  2 - 4 |x| up to .4, .4 up to 1, 0 beyond (Lyu et al., OptEmbed, section 3).
+  """
+  return (x > 0).astype(x.dtype)
+
+
+@step.defjvp
+def _step_jvp(primals, tangents):
+  (x,), (dx,) = primals, tangents
+  size = jnp.abs(x)
+  slope = jnp.where(size <= 0.4, 2 - 4 * size, jnp.where(size <= 1, 0.4, 0))
+  return step(x), slope.astype(x.dtype) * dx
+
+
+class RowMask(FieldChoice):
+  """Rows above a threshold, and their first columns (OptEmbed).
+
+  Collection 'arch': 'threshold' [F], of the L1 norm of rows; 'length' int32
+  [B, F], or [1, F], columns that are read.
+  """
+
+  @nn.compact
+  def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
+    """Pooled rows [B, F, D] -> their first columns, zeros behind."""
+    del mask, train
+    dim, shape = self.plan.dim, vectors.shape[:2]
+    length = self.variable('arch', 'length', jnp.full, shape, dim, jnp.int32)
+    columns = jnp.arange(dim, dtype=jnp.int32)[None, None]
+    is_read = columns < length.value[..., None]
+    return vectors * is_read.astype(vectors.dtype)
+
+  @nn.compact
+  def values(
+    self, values: Array, ids: Array, own: Array | None = None
+  ) -> Array:
+    """Rows [B, C, D] that are above their field's threshold."""
+    del ids, own
+    shape = (len(self.fields),)
+    threshold = self.variable(
+      'arch', 'threshold', jnp.zeros, shape, jnp.float32
+    ).value[self.column_fields]
+    return values * step(jnp.abs(values).sum(-1) - threshold[None])[..., None]
+
+
 class GrowingRows(FieldChoice):
   """Rows of many widths, brought to the largest by a chain (ESAPN).
 
@@ -568,6 +615,7 @@ _MODULES = {
   'blocks': Blocks,
   'column_mask': ColumnMask,
   'soft_threshold': SoftThreshold,
+  'row_mask': RowMask,
   'growing_rows': GrowingRows,
   'mixed_rows': MixedRows,
   'mixed_buckets': MixedBuckets,

@@ -321,6 +321,7 @@ def _pictures(report, metrics, architecture):
   if 'stream' in report:
     title = 'Along the stream, all rows so far'
   yield title, list(_curves(report, metrics))
+  yield 'What is searched, over the search', list(_levels(metrics))
   yield 'Widths over the search', list(_width_pictures(metrics))
   yield 'Size over the search', list(_size_pictures(metrics))
   yield 'What was tried', list(_trial_pictures(report))
@@ -448,6 +449,21 @@ def _trials(report) -> tuple[list[str], list[list[str]]]:
     for trial in sorted(trials, key=lambda trial: -trial['valid']['auc'])
   ]
   return headings, rows
+
+
+def _levels(metrics):
+  """Values that a search records as 'levels', and the density it measures."""
+  history: dict[str, tuple[list[int], list[list[float]]]] = {}
+  for line in metrics:
+    levels = dict(line.get('levels', {}))
+    if 'density' in line:
+      levels['share of the entries left'] = [line['density']]
+    for label, values in levels.items():
+      steps, rows = history.setdefault(label, ([], []))
+      steps.append(line['step'])
+      rows.append(values)
+  for label, (steps, rows) in history.items():
+    yield label.capitalize(), plots.lines(steps, rows, label), ''
 
 
 def _level_pictures(report):

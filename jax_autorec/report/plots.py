@@ -115,6 +115,28 @@ def gates_over_time(
     return _svg(figure)
 
 
+def lines(
+  steps: Sequence[int], values: Sequence[Sequence[float]], label: str
+) -> str:
+  """One line per value over the steps of a search.
+
+  Args:
+    steps: [S] steps.
+    values: [S][N].
+    label: what they are.
+  """
+  raster = len(values[0]) > _MANY
+  with _style():
+    figure, axes = _figure(5.2, 3.6)
+    for line in zip(*values):
+      axes.plot(
+        steps, line, color=BLUE, linewidth=0.9, alpha=0.6, rasterized=raster
+      )
+    axes.set_xlabel('search step')
+    axes.set_ylabel(label)
+    return _svg(figure)
+
+
 def pair_map(
   fields: Sequence[str],
   values: Mapping[tuple[str, str], float],

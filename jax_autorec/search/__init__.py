@@ -8,6 +8,7 @@ from jax_autorec.search.base import Draw, Population, Schedule, Selector, each
 from jax_autorec.search.esapn import esapn
 from jax_autorec.search.nis import nis
 from jax_autorec.search.online import Online, fixed
+from jax_autorec.search.optembed import optembed
 from jax_autorec.search.pep import pep
 from jax_autorec.search.random_dims import random_dims
 from jax_autorec.search.row_darts import row_darts
@@ -28,6 +29,7 @@ __all__ = [
   'esapn',
   'fixed',
   'nis',
+  'optembed',
   'pep',
   'random_dims',
   'row_darts',

@@ -161,6 +161,61 @@ class MixedDimsTest(parameterized.TestCase):
     )
 
 
+class RowMaskTest(absltest.TestCase):
+  def _module(self):
+    fields = [
+      fields_lib.FieldPlan(n, 'categorical', 4, vocab_size=9, max_length=length)
+      for n, length in zip(_NAMES, (1, 3, 1))
+    ]
+    return field_choices.build(fields_lib.RowMask(4), fields, None, 'fields')
+
+  def test_rows_above_and_columns_before(self):
+    module, rng = self._module(), np.random.default_rng(0)
+    values = rng.normal(size=(20, 5, 4)).astype(np.float32)
+    threshold = np.array([2.0, 3.0, 4.0], np.float32)
+    variables = {'arch': {'threshold': threshold}}
+    got = module.apply(
+      variables, values, np.zeros((20, 5), np.int32), method='values'
+    )
+    norms = np.abs(values).sum(-1)
+    kept = norms > threshold[[0, 1, 1, 1, 2]]
+    self.assertBetween(kept.mean(), 0.2, 0.8)
+    np.testing.assert_array_equal(got, values * kept[..., None])
+    pooled = rng.normal(size=(20, 3, 4)).astype(np.float32)
+    length = rng.integers(1, 5, (20, 3)).astype(np.int32)
+    got = module.apply(
+      {'arch': {'length': length}}, pooled, np.ones(20, bool), train=True
+    )
+    expected = pooled * (np.arange(4) < length[..., None])
+    np.testing.assert_array_equal(got, expected)
+
+  def test_the_slope_of_a_step(self):
+    places = np.array([-1.5, -0.7, -0.3, 0.0, 0.1, 0.39, 0.41, 0.99, 1.01])
+    slopes = jax.vmap(jax.grad(field_choices.step))(jnp.float32(places))
+    expected = [0, 0.4, 0.8, 2, 1.6, 0.44, 0.4, 0.4, 0]
+    np.testing.assert_allclose(slopes, expected, rtol=1e-5)
+    steps = field_choices.step(jnp.float32(places))
+    np.testing.assert_array_equal(steps, places > 0)
+
+  def test_rows_and_thresholds_feel_the_step(self):
+    """A row below its threshold can come back."""
+    module = self._module()
+    values = jnp.full((1, 5, 4), 0.2)  # A norm of .8.
+
+    def total(values, threshold):
+      return module.apply(
+        {'arch': {'threshold': threshold}},
+        values,
+        np.zeros((1, 5), np.int32),
+        method='values',
+      ).sum()
+
+    grads, slope = jax.grad(total, (0, 1))(values, jnp.array([1.0, 1.5, 9.0]))
+    # x = -.2: 2 - .8 = 1.2, times the row's sum of .8; x = -.7: .4.
+    np.testing.assert_allclose(grads[0, 0], [0.96] * 4, rtol=1e-4)
+    np.testing.assert_allclose(slope, [-0.96, -3 * 0.32, 0], rtol=1e-4)
+
+
 class SoftThresholdTest(parameterized.TestCase):
   def _module(self, granularity, row_scale=1.0):
     plan = fields_lib.SoftThreshold(4, granularity, row_scale=row_scale)

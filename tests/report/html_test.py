@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 from absl.testing import absltest
 
 from jax_autorec import errors, report
+from jax_autorec.report import html as page_lib
 from jax_autorec.report import plots
 
 _HOSTILE = (
@@ -125,6 +126,24 @@ def _values(fields, planted=()):
       for e in (1, 2)
     ]
   return result, metrics, architecture, {'seed': 3}
+
+
+class LevelsTest(absltest.TestCase):
+  def test_what_a_search_records_is_drawn(self):
+    result, metrics, architecture, config = _values(['a', 'b', 'c'])
+    plain = page_lib.render(result, metrics, architecture, config)
+    self.assertNotIn('What is searched', plain)
+    for step in (100, 200):
+      line = {
+        'stage': 'search',
+        'step': step,
+        'levels': {'height': [step, 1.0]},
+      }
+      metrics.append(line | ({'density': 0.5} if step == 200 else {}))
+    page = page_lib.render(result, metrics, architecture, config)
+    self.assertIn('What is searched', page)
+    drawn = dict((name, svg) for name, svg, _ in page_lib._levels(metrics))
+    self.assertEqual(set(drawn), {'Height', 'Share of the entries left'})
 
 
 class HtmlTest(absltest.TestCase):

@@ -146,6 +146,20 @@ _METHODS = {
     functools.partial(_blocks, prefix=True, shared_row=True),
     _nis(baseline='critic'),
   ),
+  'optembed': (
+    lambda schema: spaces.open_row_mask(spaces.fm(schema, dim=4)),
+    lambda: {
+      'fields': search.optembed(
+        optax.sgd(1.0),
+        penalty=0.01,
+        population=4,
+        generations=2,
+        mutations=2,
+        crossovers=2,
+        price=0.1,
+      )
+    },
+  ),
   **{
     f'pep_{granularity}': (
       lambda schema, granularity=granularity: spaces.open_thresholds(
@@ -219,7 +233,7 @@ def _retrained(name):
 
 
 # Methods whose derived tables are smaller than those that are searched.
-_SHRINKING = ('sseds', 'autosrh', 'pep_feature')
+_SHRINKING = ('sseds', 'autosrh', 'pep_feature', 'optembed')
 
 # Methods that train no choices, and whose choices also follow a decay or an
 # entropy of their own.

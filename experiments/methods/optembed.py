@@ -1,0 +1,33 @@
+"""OptEmbed: which rows are worth keeping, then how wide each field is."""
+
+import optax
+
+from experiments.methods import base
+from jax_autorec import architecture as arch_lib
+from jax_autorec import search, spaces
+
+
+def _space(task: base.Task) -> arch_lib.Architecture:
+  return spaces.open_row_mask(base.widest(task))
+
+
+def _selectors(task: base.Task) -> dict[str, search.Selector]:
+  options = task.search
+  selector = search.optembed(
+    optax.sgd(options['learning_rate']),
+    penalty=options['penalty'],
+    price=options['price'],
+    max_params=options['max_params'],
+    population=options['population'],
+    generations=options['generations'],
+    mutations=options['mutations'],
+    crossovers=options['crossovers'],
+    chance=options['chance'],
+    seed=task.seed,
+  )
+  return {'fields': selector}
+
+
+METHOD = base.Method(
+  _space, _selectors, base=base.widest, controls={'uniform': base.uniform}
+)
