@@ -11,8 +11,6 @@ width of at least the size found, bits included.
     --data_dir=DIR --workdir=DIR
 """
 
-from ml_collections import config_dict
-
 from experiments.configs import widths
 
 
@@ -30,11 +28,10 @@ def get_config(argument: str | None = None):
       # Share of the search before the first update of the factors.
       'warmup': 0.5,
       'period': 1,
-      # Share of the entries that is kept.
+      # Share of the entries that is kept; a budget goes before it.
       'density': 0.3 if config.tiny else 0.1,
-      # Budget of ep_total in place of the density, or none.
-      'max_params': config_dict.placeholder(int),
     }
   )
+  widths.budgeted(config)
   config.controls = ('lr', 'base', 'uniform')
   return config

@@ -12,8 +12,6 @@ Controls as of `dpq.py`.
     --config.search.max_params=40000 --data_dir=DIR --workdir=DIR
 """
 
-from ml_collections import config_dict
-
 from experiments.configs import widths
 
 
@@ -29,12 +27,10 @@ def get_config(argument: str | None = None):
       'shares': (0.1, 0.9),
       # Per tier, powers of two, of one codebook.
       'centroids': (8, 4) if config.tiny else (64, 16),
-      # Bound on ep_total, in float32 entries, first-order weights included;
-      # chooses `centroids`.
-      'max_params': config_dict.placeholder(int),
       # One codebook for all groups of a field.
       'shared': False,
     }
   )
+  widths.budgeted(config)
   config.controls = ('lr', 'base', 'uniform')
   return config

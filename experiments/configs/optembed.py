@@ -13,8 +13,6 @@ the size found, permutations included.
     --data_dir=DIR --workdir=DIR
 """
 
-from ml_collections import config_dict
-
 from experiments.configs import widths
 
 
@@ -30,8 +28,6 @@ def get_config(argument: str | None = None):
       'penalty': 1e-3,
       # Validation AUC that whole tables are to gain over none.
       'price': 0.01,
-      # Budget of ep_total, or none.
-      'max_params': config_dict.placeholder(int),
       'population': 4 if config.tiny else 10,
       'generations': 2 if config.tiny else 30,
       'mutations': 4 if config.tiny else 10,
@@ -40,5 +36,6 @@ def get_config(argument: str | None = None):
       'chance': 0.1,
     }
   )
+  widths.budgeted(config)
   config.controls = ('lr', 'base', 'uniform')
   return config

@@ -34,11 +34,10 @@ def get_config(argument: str | None = None):
       'decay': 1e-2,
       # Speed of an id's own threshold, over that of tables.
       'row_scale': 5.0,
-      # Share of the entries that is kept.
+      # Share of the entries that is kept; a budget goes before it.
       'density': 0.5 if config.tiny else 0.1,
-      # Budget of ep_total in place of the density, or none.
-      'max_params': config_dict.placeholder(int),
     }
   )
+  widths.budgeted(config)
   config.controls = ('lr', 'base', 'uniform')
   return config

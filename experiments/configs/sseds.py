@@ -11,8 +11,6 @@ the size found.
     --data_dir=DIR --workdir=DIR
 """
 
-from ml_collections import config_dict
-
 from experiments.configs import widths
 
 
@@ -24,9 +22,8 @@ def get_config(argument: str | None = None):
     {
       # Of the entries of the tables that is kept; more where few are wide.
       'share': 0.5 if config.tiny else 0.1,
-      # Budget of ep_total in place of the share, or none.
-      'max_params': config_dict.placeholder(int),
     }
   )
+  widths.budgeted(config)
   config.controls = ('lr', 'base', 'uniform')
   return config

@@ -17,7 +17,7 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
     warmup=round(options['warmup'] * task.steps),
     period=options['period'],
     density=options['density'],
-    max_params=options['max_params'],
+    max_params=base.max_params(task),
   )
   return {'fields': selector}
 

@@ -8,13 +8,14 @@ from jax_autorec import errors, spaces
 def _space(task: base.Task) -> arch_lib.Architecture:
   options = task.search
   shares, centroids = options['shares'], options['centroids']
-  if options['max_params'] is not None:
+  budget = base.max_params(task)
+  if budget is not None:
     return spaces.quantize_within(
       base.widest(task),
       options['kind'],
       options['groups'],
       shares,
-      options['max_params'],
+      budget,
       shared=options['shared'],
     )
   if len(shares) != len(centroids):

@@ -17,7 +17,7 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
     optax.sgd(options['learning_rate']),
     penalty=options['penalty'],
     price=options['price'],
-    max_params=options['max_params'],
+    max_params=base.max_params(task),
     population=options['population'],
     generations=options['generations'],
     mutations=options['mutations'],

@@ -23,7 +23,7 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   selector = search.pep(
     optax.chain(optax.add_decayed_weights(options['decay']), optax.adam(rate)),
     density=options['density'],
-    max_params=options['max_params'],
+    max_params=base.max_params(task),
   )
   return {'fields': selector}
 

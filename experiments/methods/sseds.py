@@ -11,7 +11,7 @@ def _space(task: base.Task) -> arch_lib.Architecture:
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
-  return {'fields': search.sseds(options['share'], options['max_params'])}
+  return {'fields': search.sseds(options['share'], base.max_params(task))}
 
 
 METHOD = base.Method(

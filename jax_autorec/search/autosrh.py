@@ -35,7 +35,7 @@ def autosrh(
   warmup: int = 0,
   period: int = 1,
   density: float = 0.1,
-  max_params: int | None = None,
+  max_params: float | None = None,
 ) -> base.Selector:
   """Selects entries by the size of factor times value.
 

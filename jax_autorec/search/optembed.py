@@ -73,7 +73,7 @@ def optembed(
   *,
   penalty: float = 1e-3,
   price: float = 0.01,
-  max_params: int | None = None,
+  max_params: float | None = None,
   **evolution,
 ) -> base.Selector:
   """Selects rows by learnt thresholds, widths by evolution.

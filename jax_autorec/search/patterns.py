@@ -86,7 +86,7 @@ def _place(counts, wanted):
   return place, int(from_above[place] - counts[place])
 
 
-def check_budget(density: float, max_params: int | None) -> None:
+def check_budget(density: float, max_params: float | None) -> None:
   """Refuses a density out of range, before anything is trained for it."""
   if not 0 < density <= 1:
     raise errors.ConfigError(
@@ -99,7 +99,7 @@ def check_budget(density: float, max_params: int | None) -> None:
 
 
 def num_kept(
-  space: arch_lib.Architecture, density: float, max_params: int | None
+  space: arch_lib.Architecture, density: float, max_params: float | None
 ) -> int:
   """Entries that a budget holds beside the bits and starts of all fields.
 
@@ -132,7 +132,7 @@ def keep_largest(
   space: arch_lib.Architecture,
   scores: Blocks,
   density: float,
-  max_params: int | None = None,
+  max_params: float | None = None,
   initial: Array | None = None,
 ) -> arch_lib.Architecture:
   """The closed architecture of the entries of the largest scores.

@@ -39,7 +39,7 @@ def pep(
   tx: optax.GradientTransformation,
   *,
   density: float = 0.1,
-  max_params: int | None = None,
+  max_params: float | None = None,
 ) -> base.Selector:
   """Selects the entries that outlast their thresholds.
 

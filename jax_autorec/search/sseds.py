@@ -24,7 +24,7 @@ from jax_autorec import errors, spaces
 from jax_autorec.search import base
 
 
-def sseds(share: float = 0.1, max_params: int | None = None) -> base.Selector:
+def sseds(share: float = 0.1, max_params: float | None = None) -> base.Selector:
   """Selects columns by their saliency, once the weights are trained.
 
   Args:
