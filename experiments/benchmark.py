@@ -4,8 +4,8 @@ Prints one JSON line per case: {"case", "vocab", "ms_per_step", "base_ms",
 "ratio", "examples_per_second", "peak_bytes"}. Cases are interleaved, in rounds
 over all of them, and medians taken, since the same step drifts by half between
 runs on shared machines; `ratio` is the median over rounds of ms over those of
-the floor in the same round. 39 fields, d = 16, MLP 400 x 3, batch 4096, ids
-1 / rank distributed.
+the floor, or of another case, in the same round. 39 fields, d = 16 (32 where
+widths are searched), MLP 400 x 3, batch 4096, ids 1 / rank distributed.
 
   row_sparse      rows of the batch updated (row-wise Adagrad)
   dense           whole tables updated every step (Adam, as most libraries do)
@@ -13,11 +13,22 @@ the floor in the same round. 39 fields, d = 16, MLP 400 x 3, batch 4096, ids
                   weights and input, scanned alike: the floor
   plain           as row_sparse; the base of autofis_search
   autofis_search  the search step over all 741 pairs
+  fde_32          plain, d = 32; the base of the searches of widths
+  autodim         five candidates, shared table, the logits every 10 steps
+  autodim_first   the same in every step
+  autodim_second  the same by the exact second order; its base is autodim_first
+  nis, autoemb, sseds, autosrh, pep, optembed, dpq, mgqe
+                  the steps of these methods
+
+`--compare=vocab` takes each case at the first vocabulary as its base.
 
   python -m experiments.benchmark
   python -m experiments.benchmark --cases=row_sparse --vocab=1e8
+  python -m experiments.benchmark --cases=autodim,autodim_second --vocab=1e5,1e7
 """
 
+import functools
+import itertools
 import json
 import random
 import resource
@@ -38,7 +49,12 @@ _CASES = flags.DEFINE_list(
 )
 _VOCAB = flags.DEFINE_list('vocab', ['1e5', '1e6', '1e7'], 'Vocabularies.')
 _ROUNDS = flags.DEFINE_integer('rounds', 9, 'Rounds over all cases.')
-_STEPS = flags.DEFINE_integer('steps', 8, 'Steps per dispatch.')
+_STEPS = flags.DEFINE_integer(
+  'steps', 10, 'Steps per dispatch; a multiple of 10 for autodim.'
+)
+_COMPARE = flags.DEFINE_enum(
+  'compare', 'case', ['case', 'vocab'], 'What the ratio is taken to.'
+)
 _CHECKPOINT = flags.DEFINE_string(
   'checkpoint', None, 'A directory to also save one checkpoint to (huge).'
 )
@@ -51,6 +67,7 @@ _SIZES = flags.DEFINE_enum(
 )
 
 _FIELDS, _DIM, _BATCH, _HIDDEN = 39, 16, 4096, (400, 400, 400)
+_DIMS = (2, 8, 16, 24, 32)
 _SMALLEST = 4  # Vocabulary of the smallest field.
 
 
@@ -76,13 +93,13 @@ def _schema(vocab):
   )
 
 
-def _batches(schema, steps):
+def _batches(schema, steps, seed=0):
   """Batches stacked [steps, B, ...] with ids of density 1 / rank."""
   import numpy as np
 
   from jax_autorec.types import Batch
 
-  rng = np.random.default_rng(0)
+  rng = np.random.default_rng(seed)
   sizes = np.array([field.vocab_size for field in schema.fields])
   uniform = rng.random((steps, _BATCH, _FIELDS))
   ids = np.minimum(np.floor(sizes**uniform) - 1, sizes - 1).astype(np.int32)
@@ -97,32 +114,146 @@ def _batches(schema, steps):
   )
 
 
+def _frequencies(schema):
+  return {
+    field.name: [0, 0, *range(field.vocab_size - 2, 0, -1)]
+    for field in schema.categorical
+  }
+
+
+def _deepfm(schema, dim=_DIM, **options):
+  from jax_autorec import spaces
+
+  return spaces.deepfm(
+    schema, dim=dim, hidden=_HIDDEN, norm='none', dropout=0.0, **options
+  )
+
+
+def _autofis(schema):
+  from jax_autorec import search
+  from jax_autorec.optim import grda, grda_c
+
+  tx = grda(1.0, grda_c(2.0, 0.6, 1.0, 0.8, 10_000), 0.8)
+  return _deepfm(schema, pairs='open'), {'interactions': search.autofis(tx)}
+
+
+def _autodim(schema, **options):
+  import optax
+
+  from jax_autorec import search, spaces
+
+  selector = search.autodim(optax.adam(1e-3), 10_000, **options)
+  return spaces.open_dims(_deepfm(schema, _DIMS[-1]), _DIMS), {
+    'fields': selector
+  }
+
+
+def _nis(schema):
+  import optax
+
+  from jax_autorec import search, spaces
+
+  columns = [b - a for a, b in itertools.pairwise((0, *_DIMS))]
+  space = spaces.open_blocks(
+    _deepfm(schema, _DIMS[-1]), (0.1, 0.2, 0.2, 0.2, 0.3), columns
+  )
+  budget = 0.25 * space.choice.all_entries
+  selector = search.nis(optax.adam(1e-3), space.choice, 10_000, budget=budget)
+  return space, {'fields': selector}
+
+
+def _autoemb(schema):
+  import optax
+
+  from jax_autorec import search, spaces
+
+  space = spaces.open_buckets(
+    _deepfm(schema, _DIMS[-1]), _DIMS, _frequencies(schema)
+  )
+  counts = [[2.0 ** -k for k in range(len(s))] for s in space.choice.starts]
+  return space, {'fields': search.autoemb(optax.adam(1e-3), counts)}
+
+
+def _sseds(schema):
+  from jax_autorec import search, spaces
+
+  space = spaces.open_columns(_deepfm(schema, _DIMS[-1]))
+  return space, {'fields': search.sseds(0.1)}
+
+
+def _autosrh(schema):
+  from jax_autorec import search, spaces
+
+  space = spaces.open_columns(_deepfm(schema, _DIMS[-1]), 10)
+  return space, {'fields': search.autosrh()}
+
+
+def _pep(schema):
+  import optax
+
+  from jax_autorec import search, spaces
+
+  space = spaces.open_thresholds(_deepfm(schema, _DIMS[-1]))
+  return space, {'fields': search.pep(optax.adam(1e-3))}
+
+
+def _optembed(schema):
+  import optax
+
+  from jax_autorec import search, spaces
+
+  space = spaces.open_row_mask(_deepfm(schema, _DIMS[-1]))
+  return space, {'fields': search.optembed(optax.sgd(1e-3))}
+
+
+def _quantized(schema, kind, tiers):
+  from jax_autorec import spaces
+
+  plain = _deepfm(schema, _DIMS[-1])
+  return spaces.quantize(plain, kind, 16, tiers), None
+
+
+# Name -> (space and selectors of a schema, name of its base).
+_CASE_TABLE = {
+  'row_sparse': (lambda s: (_deepfm(s), None), 'mlp_only'),
+  'dense': (lambda s: (_deepfm(s), None), 'mlp_only'),
+  'plain': (lambda s: (_deepfm(s), None), 'mlp_only'),
+  'autofis_search': (_autofis, 'plain'),
+  'fde_32': (lambda s: (_deepfm(s, _DIMS[-1]), None), 'mlp_only'),
+  'autodim': (functools.partial(_autodim, period=10), 'fde_32'),
+  'autodim_first': (functools.partial(_autodim, period=1), 'fde_32'),
+  'autodim_second': (
+    functools.partial(_autodim, period=1, inner_rate=1e-3),
+    'autodim_first',
+  ),
+  'nis': (_nis, 'fde_32'),
+  'autoemb': (_autoemb, 'fde_32'),
+  'sseds': (_sseds, 'fde_32'),
+  'autosrh': (_autosrh, 'fde_32'),
+  'pep': (_pep, 'fde_32'),
+  'optembed': (_optembed, 'fde_32'),
+  'dpq': (lambda s: _quantized(s, 'sx', [(1.0, 32)]), 'fde_32'),
+  'mgqe': (lambda s: _quantized(s, 'vq', [(0.1, 64), (0.9, 16)]), 'fde_32'),
+}
+
+
 class _Case:
   """A compiled program with its state: `run` does one dispatch."""
 
   def __init__(self, name, vocab, steps):
     import jax
 
-    from jax_autorec import spaces
     from jax_autorec.nn import model as model_lib
-    from jax_autorec.optim import grda, grda_c
-    from jax_autorec.search import autofis, supernet
+    from jax_autorec.search import supernet
     from jax_autorec.train import parallel
     from jax_autorec.train import settings as settings_lib
     from jax_autorec.train import state as state_lib
     from jax_autorec.train import steps as steps_lib
 
     self.name, self.vocab, self.steps = name, vocab, steps
+    make, self.base = _CASE_TABLE[name]
     schema = _schema(vocab)
-    search = name == 'autofis_search'
-    architecture = spaces.deepfm(
-      schema,
-      dim=_DIM,
-      hidden=_HIDDEN,
-      norm='none',
-      dropout=0.0,
-      pairs='open' if search else 'fm',
-    )
+    architecture, selectors = make(schema)
     settings = settings_lib.Settings(
       batch_size=_BATCH,
       table_optimizer='dense_adam' if name == 'dense' else 'rowwise_adagrad',
@@ -133,15 +264,12 @@ class _Case:
     example = state_lib.example_batch(schema)
     key = jax.random.key(0)
     batches = _batches(schema, steps)
-    if search:
-      selectors = {
-        'interactions': autofis(
-          grda(1.0, grda_c(2.0, 0.6, 1.0, 0.8, 10_000), 0.8)
-        )
-      }
+    if selectors:
       self.state = supernet.init(model, optimizer, selectors, example, key)
       step = supernet.make_step(model, optimizer, selectors)
-      batches = (batches, None)
+      bilevel = any(s.split == 'valid' for s in selectors.values())
+      other = _batches(schema, steps, seed=1) if bilevel else None
+      batches = (batches, other)
     else:
       self.state, _ = state_lib.init(model, optimizer, example, key)
       step = steps_lib.make_train_step(model, optimizer)
@@ -234,10 +362,21 @@ def _huge(vocab):
   _print(case, [t for t, _ in times], [b for _, b in times])
 
 
+def _names() -> list[str]:
+  """Cases to time, with those that they are measured against."""
+  names = [n for n in _CASES.value if n not in ('mlp_only', 'huge')]
+  if _COMPARE.value == 'case':
+    for name in names:
+      base = _CASE_TABLE[name][1]
+      if base != 'mlp_only' and base not in names:
+        names.append(base)
+  return names
+
+
 def main(argv: list[str]) -> None:
   """Runs the cases."""
   del argv
-  known = set(flags.FLAGS['cases'].default)
+  known = {'mlp_only', 'huge', *_CASE_TABLE}
   unknown = set(_CASES.value) - known
   if unknown:
     raise errors.ConfigError(
@@ -247,26 +386,26 @@ def main(argv: list[str]) -> None:
   if _CASES.value == ['huge']:
     _huge(vocabularies[0])
     return
-  cases = [_Floor(_STEPS.value)]
-  names = list(_CASES.value)
-  if 'autofis_search' in names and 'plain' not in names:
-    names.append('plain')  # What it is measured against.
-  for name in names:
-    if name in ('row_sparse', 'dense'):
-      cases += [_Case(name, vocab, _STEPS.value) for vocab in vocabularies]
-    elif name in ('plain', 'autofis_search'):
-      cases.append(_Case(name, vocabularies[0], _STEPS.value))
-  times = {id(case): [] for case in cases}
+  floor = _Floor(_STEPS.value)
+  cases = [floor]
+  for name in _names():
+    # What is to be shown not to depend on the vocabulary is timed at all.
+    is_swept = name in ('row_sparse', 'dense') or _COMPARE.value == 'vocab'
+    swept = vocabularies if is_swept else vocabularies[:1]
+    cases += [_Case(name, vocab, _STEPS.value) for vocab in swept]
+  times = {(case.name, case.vocab): [] for case in cases}
   order = random.Random(0)
   for _ in range(_ROUNDS.value):
     # What runs before a case is not always the same, nor kind to it.
     for case in order.sample(cases, len(cases)):
-      times[id(case)].append(case.run())
-  floor = times[id(cases[0])]
-  plain = [times[id(c)] for c in cases if c.name == 'plain']
+      times[case.name, case.vocab].append(case.run())
   for case in cases:
-    base = plain[0] if case.name == 'autofis_search' else floor
-    _print(case, times[id(case)], base)
+    base = (floor.name, floor.vocab)
+    if _COMPARE.value == 'vocab' and case is not floor:
+      base = case.name, vocabularies[0]
+    elif case is not floor and case.base != floor.name:
+      base = case.base, vocabularies[0]
+    _print(case, times[case.name, case.vocab], times[base])
   if 'huge' in _CASES.value:
     # Its own process: memory is the question, and the peak is per process.
     cases.clear()
