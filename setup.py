@@ -36,7 +36,13 @@ setuptools.setup(
     'tqdm>=4.66',
   ],
   extras_require={
-    'test': ['pytest>=8', 'ruff>=0.9', 'scikit-learn>=1.5', 'pandas>=2.2'],
+    'test': [
+      'pytest>=8',
+      'pytest-xdist>=3.6',
+      'ruff>=0.9',
+      'scikit-learn>=1.5',
+      'pandas>=2.2',
+    ],
     'tpu': ['jax[tpu]'],
     'cuda': ['jax[cuda13]'],
     'export': ['flatbuffers>=24'],

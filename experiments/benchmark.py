@@ -170,7 +170,7 @@ def _autoemb(schema):
   space = spaces.open_buckets(
     _deepfm(schema, _DIMS[-1]), _DIMS, _frequencies(schema)
   )
-  counts = [[2.0 ** -k for k in range(len(s))] for s in space.choice.starts]
+  counts = [[2.0**-k for k in range(len(s))] for s in space.choice.starts]
   return space, {'fields': search.autoemb(optax.adam(1e-3), counts)}
 
 

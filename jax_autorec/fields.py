@@ -381,15 +381,7 @@ class MixedDims:
 
   def __post_init__(self):
     object.__setattr__(self, 'dims', tuple(self.dims))
-    if (
-      len(self.dims) < 2
-      or min(self.dims) < 1
-      or list(self.dims) != sorted(set(self.dims))
-    ):
-      raise errors.ConfigError(
-        f'Candidate dims are {self.dims}; expected at least two, increasing, '
-        'of at least 1.'
-      )
+    _check_dims(self.dims)
     check(self.tables, TABLES, 'Tables of mixed dims')
     check(self.transform, TRANSFORMS, 'Transform of mixed dims')
     check(self.transforms, SHARINGS, 'Transforms of mixed dims')
@@ -729,6 +721,15 @@ class MixedBuckets:
   def first_columns(self) -> tuple[int, ...]:
     """Where each candidate's columns begin in a row."""
     return tuple(sum(self.dims[:n]) for n in range(len(self.dims)))
+
+
+def _check_dims(dims):
+  increasing = list(dims) == sorted(set(dims))
+  if len(dims) < 2 or min(dims) < 1 or not increasing:
+    raise errors.ConfigError(
+      f'Candidate dims are {dims}; expected at least two, increasing, of at '
+      'least 1.'
+    )
 
 
 def _check_dim(dim, what):

@@ -393,7 +393,9 @@ class FieldEmbeddings(nn.Module):
       flat_ids = flatten_ids(architecture, batch, constants)
       rows = lookup(tables, flat_ids, architecture)
     live = (batch.ids >= 0) & batch.mask[:, None]
-    ids = known_ids(architecture, batch, constants)
+    ids = batch.ids  # Weights do not depend on them, nor has init constants.
+    if not self.is_initializing():
+      ids = known_ids(architecture, batch, constants)
     views = {}
     for view in architecture.views:
       groups: dict[str, Array] = {}
@@ -489,7 +491,9 @@ class FieldEmbeddings(nn.Module):
       else:
         values = module(rows[queries[stack]], joined, train=train)
       group = [fields_lib.Part(plan, plan.all_pieces[0]) for plan in plans]
-      self._add('main', f'main_{stack}', values, group, live, ids, groups, parts)
+      self._add(
+        'main', f'main_{stack}', values, group, live, ids, groups, parts
+      )
 
   def _add(self, view, name, values, group, live, ids, groups, parts):
     """Pools and projects the rows of some parts, [B, C, d] -> [B, P, D]."""

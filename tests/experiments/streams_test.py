@@ -21,7 +21,6 @@ _ROOT = pathlib.Path(__file__).parents[2]
 def _workdir() -> pathlib.Path:
   workdir = pathlib.Path(tempfile.mkdtemp())
   environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(_ROOT)}
-  environment.pop('XLA_FLAGS', None)
   done = subprocess.run(
     [
       sys.executable,

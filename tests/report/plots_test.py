@@ -63,6 +63,7 @@ class PlotsTest(parameterized.TestCase):
       self.assertIn(text, labels)
     self.assertIn('entries (log scale)', labels)
     self.assertNotIn('Pareto front', labels)
+
   def test_octaves_are_even_steps_and_gaps_stay_empty(self):
     svg = plots.by_frequency(
       [1, 2, 8], {'a': [2.0, 3.0, 9.0], 'b': [1.0, float('nan'), 4.0]}, 'width'

@@ -148,7 +148,7 @@ _METHODS = {
   ),
   'optembed': (
     lambda schema: spaces.open_row_mask(spaces.fm(schema, dim=4)),
-    lambda: {
+    lambda space: {
       'fields': search.optembed(
         optax.sgd(1.0),
         penalty=0.01,

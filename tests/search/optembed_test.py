@@ -243,7 +243,7 @@ class DeriveTest(parameterized.TestCase):
 
   def test_stopped_and_continued_scores_nothing_twice(self):
     workdir = self.create_tempdir().full_path
-    score, count = pipeline._metrics, 0
+    score, count = pipeline.measure, 0
 
     def killing(*arguments):
       nonlocal count
@@ -252,16 +252,16 @@ class DeriveTest(parameterized.TestCase):
         raise KeyboardInterrupt
       return score(*arguments)
 
-    with mock.patch.object(pipeline, '_metrics', killing):
+    with mock.patch.object(pipeline, 'measure', killing):
       with self.assertRaises(KeyboardInterrupt):
         pipeline.derive(_found(), _data(), workdir=workdir)
     count = 100
     derived = None
-    with mock.patch.object(pipeline, '_metrics', killing):
+    with mock.patch.object(pipeline, 'measure', killing):
       derived = pipeline.derive(_found(), _data(), workdir=workdir)
     later = count - 100
     count = 100
-    with mock.patch.object(pipeline, '_metrics', killing):
+    with mock.patch.object(pipeline, 'measure', killing):
       whole = pipeline.derive(_found(), _data())
       again = pipeline.derive(_found(), _data(), workdir=workdir)
     self.assertEqual(later + 11, count - 100)
