@@ -104,8 +104,12 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
       },
     },
   },
-  # The largest rank that is planted.
-  **dict.fromkeys(planted_fields.PRESETS, _PLANTED | {'dim': 16}),
+  # The largest rank that is planted; candidates are young for longer where
+  # fields have no effect of their own.
+  **dict.fromkeys(
+    planted_fields.PRESETS,
+    _PLANTED | {'dim': 16, 'search': {'autodim': {'epochs': 20}}},
+  ),
   'frappe': {
     'dim': 10,
     'epochs': 100,

@@ -33,9 +33,11 @@ def get_config(argument: str | None = None):
       'order': 1,
       # Rate of the inner step, of order 2.
       'inner_rate': 1e-3,
-      # Steps between updates of the logits.
-      'period': 10,
-      'warmup_epochs': 0.5 if config.tiny else 1.0,
+      # Steps between updates of the logits; left open, 10 as in the paper, or
+      # fewer where there would be less than 400 updates.
+      'period': config_dict.placeholder(int),
+      # Share of the search before the first update of the logits.
+      'warmup': 0.25,
       # Of the logits; left open, `travel` over the number of updates.
       'learning_rate': config_dict.placeholder(float),
       'travel': 4.0,

@@ -25,7 +25,8 @@ def get_config(argument: str | None = None):
       'min_vocab': 0,
       # Steps between updates of the controller.
       'period': 1,
-      'warmup_epochs': 0.5 if config.tiny else 1.0,
+      # Share of the search before the first update of the controller.
+      'warmup': 0.25,
       'controller_learning_rate': 1e-3,
     }
   )

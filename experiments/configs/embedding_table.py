@@ -4,9 +4,10 @@ Question: does any of them beat one width for all fields, at its best width, at
 equal size? AutoDim's published tables (Zhao et al., WWW 2021, arXiv:2006.14827)
 compare with the width of 32 alone, which is the worst row everywhere.
 
-Controls are FDE(d) at every candidate width, MDE (widths by a formula) and RaS
-(random search; ten full trainings, which is longer than any search by gradients
-takes, and so a strong one). movielens_1m is all ratings, divided at random
+Controls are FDE(d) at every candidate width, MDE (widths by a formula, four
+exponents of which the validation split chooses) and RaS (random search; four
+full trainings, which is longer than any search by gradients takes, and so a
+strong one). movielens_1m is all ratings, divided at random
 8:1:1; a rating of 4 is a like; user and item attributes are fields. Its MLPs
 are those of AutoDim's paper, 2 x 128 with batch normalisation and a dropout of
 .2, which is then not tuned; other data sets take what `experiments.settings`
@@ -16,7 +17,8 @@ on widths.
 Tune first, then compare; both go on where they were stopped:
 
   python -m experiments.tune \
-    --config=experiments/configs/embedding_table.py:movielens_1m --data_dir=DIR
+    --config=experiments/configs/embedding_table.py:movielens_1m \
+    --learning_rates=3e-3 --l2=3e-6,1e-5 --data_dir=DIR --workdir=DIR
   python -m experiments.compare \
     --config=experiments/configs/embedding_table.py:movielens_1m \
     --data_dir=DIR --workdir=DIR
@@ -45,15 +47,16 @@ _MLP = {
   }
 }
 _TINY_DIMS = (2, 4, 8)
+_ALPHAS = (0.1, 0.2, 0.3, 0.4)
 
 # Short name -> name in tables, config, what is set, whether it is a control.
 _METHODS = {
-  'mde': ('MDE', 'mde', {}, True),
+  'mde': ('MDE', 'mde', {'search.alphas': _ALPHAS}, True),
   'dpq': ('DPQ', 'dpq', {}, False),
   'nis': ('NIS', 'nis', {}, False),
   'mgqe': ('MGQE', 'mgqe', {}, False),
   'autoemb': ('AutoEmb', 'autoemb', {}, False),
-  'ras': ('RaS', 'ras', {}, True),
+  'ras': ('RaS', 'ras', {'search.trials': 4}, True),
   'ads': ('AD-s', 'autodim', {'search.split': 'train'}, False),
   'autodim': ('AutoDim', 'autodim', {}, False),
 }

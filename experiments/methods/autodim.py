@@ -7,6 +7,9 @@ from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, search, spaces
 from jax_autorec.search import controls
 
+_PERIOD = 10  # As published.
+_MIN_UPDATES = 400  # With fewer, logits stay where they start.
+
 
 def _space(task: base.Task) -> arch_lib.Architecture:
   options = task.search
@@ -29,9 +32,13 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
       "search.order is 2 and search.split 'train': a search of one level has "
       "no second order. Set search.split to 'valid', or search.order to 1."
     )
-  # One level: logits and weights follow the same gradient in every step.
-  period = 1 if split == 'train' else options['period']
-  warmup = round(options['warmup_epochs'] * task.steps_per_epoch)
+  warmup = round(options['warmup'] * task.steps)
+  period = options['period'] or min(
+    _PERIOD, max(1, (task.steps - warmup) // _MIN_UPDATES)
+  )
+  if split == 'train':
+    # One level: logits and weights follow the same gradient in every step.
+    period = 1
   updates = max(1, (task.steps - warmup) // period)
   rate = options['learning_rate'] or options['travel'] / updates
   selector = search.autodim(

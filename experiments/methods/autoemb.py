@@ -20,11 +20,11 @@ def _space(task: base.Task) -> arch_lib.Architecture:
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
-  warmup = round(options['warmup_epochs'] * task.steps_per_epoch)
+  warmup = round(options['warmup'] * task.steps)
   if warmup >= task.steps:
     raise errors.ConfigError(
       f'AutoEmb warms up for {warmup} of {task.steps} steps, so nothing would '
-      'be searched: raise search.epochs, or lower search.warmup_epochs.'
+      'be searched: lower search.warmup.'
     )
   space = _space(task)
   counts = []

@@ -81,11 +81,18 @@ class MixedDims(FieldChoice):
   With 'zero_pad' columns are normalised and the missing ones are zeros; then
   inner products lose the columns beyond the narrower of two fields.
 
+  A field's vector is scaled by a trained number, which starts at D^-1/2: inner
+  products of normalised vectors then have variance 1. (Not in the paper. A
+  factorization machine cannot scale its products otherwise: with 8 fields and
+  a width of 16 its logits start with a deviation of 20, and it learns nothing
+  of planted data.) All candidates share it, so they stay comparable.
+
   In training moments are those of the batch; running ones, for evaluation, are
   kept of the rows, and not of each candidate.
 
-  Collections: 'arch': 'weights' [F, N]; 'params': 'kernel' [F, sum of dims, D]
-  or [sum of dims, D]; 'batch_stats': 'mean' [F, R], 'covariance' [F, R, R].
+  Collections: 'arch': 'weights' [F, N]; 'params': 'scale' [F], per candidate
+  'kernel_{dim}' [F, dim, D] or [dim, D]; 'batch_stats': 'mean' [F, R],
+  'covariance' [F, R, R].
 
   Attributes:
     epsilon: added to variances.
@@ -114,6 +121,12 @@ class MixedDims(FieldChoice):
         self.param(f'kernel_{dim}', init, (*lead, dim, plan.width), jnp.float32)
         for dim in plan.dims
       ]
+    self.scale = self.param(
+      'scale',
+      nn.initializers.constant(plan.width**-0.5),
+      (num_fields,),
+      jnp.float32,
+    )
     width = plan.table_dim
     self.mean = self.variable(
       'batch_stats', 'mean', jnp.zeros, (num_fields, width), jnp.float32
@@ -131,8 +144,10 @@ class MixedDims(FieldChoice):
     mean, covariance = self._moments(vectors, mask, train)
     centred = vectors - mean[None]
     if self.plan.transform == 'zero_pad':
-      return self._padded(centred, covariance)
-    return jnp.einsum('bfr,frk->bfk', centred, self._map(covariance))
+      total = self._padded(centred, covariance)
+    else:
+      total = jnp.einsum('bfr,frk->bfk', centred, self._map(covariance))
+    return self.scale[None, :, None] * total
 
   def _moments(self, vectors, mask, train):
     """Of the rows: means [F, R], covariances [F, R, R]."""
@@ -607,7 +622,7 @@ class MixedBuckets(MixedDims):
       total = total + jnp.einsum(
         'bfd,fdk->bfk', weighted[..., own] - centre, scaled
       )
-    return total
+    return self.scale[None, :, None] * total
 
 
 _MODULES = {

@@ -30,7 +30,9 @@ def _variables(module, rows, seed=0):
   rng = np.random.default_rng(seed)
   variables = module.init(jax.random.key(seed), rows, _MASK, train=False)
   weights = rng.dirichlet(np.ones(3), len(_NAMES)).astype(np.float32)
-  return variables | {'arch': {'weights': jnp.asarray(weights)}}
+  params = {**variables['params'], 'scale': jnp.array([0.5, 1.5, 2.0])}
+  arch = {'weights': jnp.asarray(weights)}
+  return variables | {'params': params, 'arch': arch}
 
 
 def _rows(width, seed=1):
@@ -55,7 +57,7 @@ def _candidates(plan, variables, rows, epsilon=1e-5):
         # The offset that the paper adds makes no difference.
         own = own @ kernel + 0.7
       own = (own - own.mean(0)) / np.sqrt(own.var(0) + epsilon)
-      out[n, :, field, : own.shape[1]] = own
+      out[n, :, field, : own.shape[1]] = params['scale'][field] * own
   return out
 
 
@@ -640,6 +642,8 @@ class MixedBucketsTest(parameterized.TestCase):
       jax.random.key(0), np.zeros((37, 2, 10), np.float32), _MASK, train=False
     )
     variables |= {'arch': {'weights': weights}}
+    scale = np.array([0.5, 2.0], np.float32)
+    variables['params']['scale'] = jnp.asarray(scale)
     values = module.apply(variables, rows, ids, method='values')
     got, _ = module.apply(
       variables,
@@ -666,6 +670,7 @@ class MixedBucketsTest(parameterized.TestCase):
       live = (ids >= 0)[..., None]
       expected += pool(live * weights[owner, bucket][..., n, None] * normal)
       start += dim
+    expected *= scale[None, :, None]
     np.testing.assert_allclose(got[:_LIVE], expected[:_LIVE], atol=1e-4)
 
 
