@@ -12,7 +12,7 @@ from typing import Any
 from absl import logging
 import numpy as np
 
-from experiments import methods, reports, streams
+from experiments import methods, recovery, reports, streams
 from experiments import settings as settings_lib
 from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
@@ -368,6 +368,9 @@ def _report(values, data, models, tests, derived):
     report['bayes'] = {'test': data.truth['test']}
     if _terms(space, is_open=True):
       report['recovered'] = _recovered(space, architecture, data.truth)
+    if 'ranks' in data.truth:
+      packed = models['retrain'].architecture
+      report['recovered_widths'] = recovery.widths(packed, data.truth)
   return report
 
 

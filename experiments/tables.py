@@ -50,6 +50,11 @@ COLUMNS = (
   Column('train_seconds', 'training, s', 1, False),
   Column('kept', 'products kept', 1),
   Column('closed', 'gap closed', 3),
+  Column('rank_correlation', 'rank correlation', 2),
+  Column('noise_least', 'noise is least', 2, False),
+  Column('head', 'width of the head', 1),
+  Column('tail', 'width of the tail', 1),
+  Column('duplicate', 'width of two copies', 2),
 )
 
 NOTES = (
@@ -110,6 +115,9 @@ def entries(cell: cells_lib.Cell) -> list[dict[str, Any]]:
     for key in ('planted', 'planted_kept', 'others', 'others_pruned'):
       line[key] = recovered[key] if recovered else None
     line['closed'] = _closed(report, model)
+    found = report.get('recovered_widths', {}) if is_result else {}
+    for key in ('rank_correlation', 'noise_least', 'head', 'tail', 'duplicate'):
+      line[key] = found.get(key)
     lines.append(line)
   return lines
 

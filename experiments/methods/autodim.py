@@ -5,7 +5,6 @@ import optax
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, search, spaces
-from jax_autorec.search import controls
 
 _PERIOD = 10  # As published.
 _MIN_UPDATES = 400  # With fewer, logits stay where they start.
@@ -55,13 +54,5 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
 
 
 METHOD = base.Method(
-  _space,
-  _selectors,
-  base=base.widest,
-  controls={
-    'uniform': base.uniform,
-    'random_dims': lambda task, space, found: controls.random_dims(
-      space, found, task.seed
-    ),
-  },
+  _space, _selectors, base=base.widest, controls=base.WIDTH_CONTROLS
 )

@@ -44,5 +44,5 @@ METHOD = base.Method(
   _space,
   _selectors,
   base=base.widest,
-  controls={'uniform': base.uniform},
+  controls=base.WIDTH_CONTROLS,
 )

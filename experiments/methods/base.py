@@ -7,6 +7,7 @@ from typing import Any
 from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
 from jax_autorec import errors, search, sizes, spaces
+from jax_autorec.search import controls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +83,18 @@ def uniform(
   large = [m for m in models if m.ep_total >= found.packed.ep_total]
   return (large or models[-1:])[0]
 
+
+def random_dims(
+  task: Task, space: arch_lib.Architecture, found: arch_lib.Architecture
+) -> arch_lib.Architecture:
+  """Random candidate widths, at the size that was found."""
+  transform = getattr(space.choice, 'transform', 'linear')
+  return controls.random_dims(
+    widest(task), task.search['dims'], found, task.seed, transform
+  )
+
+
+WIDTH_CONTROLS = {'uniform': uniform, 'random_dims': random_dims}
 
 Run = tuple[arch_lib.Architecture, search.Online]
 

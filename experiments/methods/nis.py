@@ -58,7 +58,7 @@ METHOD = base.Method(
   _selectors,
   base=base.widest,
   controls={
-    'uniform': base.uniform,
+    **base.WIDTH_CONTROLS,
     'random_blocks': lambda task, space, found: controls.random_blocks(
       space, found, task.seed
     ),

@@ -15,5 +15,5 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
 
 
 METHOD = base.Method(
-  _space, _selectors, base=base.widest, controls={'uniform': base.uniform}
+  _space, _selectors, base=base.widest, controls=base.WIDTH_CONTROLS
 )

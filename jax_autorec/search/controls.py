@@ -1,5 +1,6 @@
 """What a searched architecture is compared with: same space, no search."""
 
+from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
@@ -43,26 +44,50 @@ def random_subset(
 
 
 def random_dims(
-  space: arch_lib.Architecture,
+  architecture: arch_lib.Architecture,
+  dims: Sequence[int],
   found: arch_lib.Architecture,
   seed: int,
+  transform: str = 'linear',
 ) -> arch_lib.Architecture:
-  """Widths drawn evenly from the candidates, at the size that was found.
+  """A width per field, drawn from candidates, at the size that was found.
 
-  Of a thousand draws the one whose tables have the number of entries nearest
-  to that of `found`.
+  Every field draws evenly from the candidates. Then single fields, in random
+  order, go to the next candidate as long as that brings `ep_total` (codes
+  packed) nearer to the size that was found.
 
   Args:
-    space: with an open choice of widths.
+    architecture: closed; its widths do not matter.
+    dims: candidates.
     found: what a search made of it.
     seed: of the draws.
+    transform: how fields meet at the largest candidate.
   """
   rng = np.random.default_rng(seed)
-  vocabularies = np.array([plan.vocab_size for plan in space.categorical])
-  own = np.array([plan.dim for plan in found.categorical])
-  draws = rng.choice(np.array(space.choice.dims), (1000, len(own)))
-  distance = np.abs(draws @ vocabularies - own @ vocabularies)
-  return spaces.with_dims(space, draws[distance.argmin()].tolist())
+  dims, count = sorted(dims), len(architecture.categorical)
+  space = spaces.open_dims(architecture, dims, transform=transform)
+  size = lambda drawn: spaces.with_dims(space, drawn).ep_total
+  least = [dims[0]] * count
+  # A field's part of the size does not depend on the others.
+  parts = np.array(
+    [
+      [size([*least[:field], dim, *least[field + 1 :]]) for dim in dims]
+      for field in range(count)
+    ]
+  )
+  parts -= size(least)
+  wanted = found.packed.ep_total - size(least)
+  fields, places = np.arange(count), rng.integers(0, len(dims), count)
+  moved = True
+  while moved:
+    moved = False
+    for field in rng.permutation(count):
+      over = parts[fields, places].sum() - wanted
+      place = int(np.clip(places[field] - np.sign(over), 0, len(dims) - 1))
+      change = parts[field, place] - parts[field, places[field]]
+      if abs(over + change) < abs(over):
+        places[field], moved = place, True
+  return spaces.with_dims(space, [dims[place] for place in places])
 
 
 def random_blocks(

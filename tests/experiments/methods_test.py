@@ -4,7 +4,7 @@ from absl.testing import absltest, parameterized
 
 from experiments import methods, stages
 from experiments import settings as settings_lib
-from experiments.configs import mde, qr, ras
+from experiments.configs import mde, mgqe, qr, ras
 from jax_autorec import errors
 from jax_autorec.data import planted
 from jax_autorec.search import base
@@ -54,22 +54,24 @@ class MdeTest(parameterized.TestCase):
 
 
 class BudgetTest(parameterized.TestCase):
-  @parameterized.parameters((mde, 'mde'), (qr, 'qr'), (ras, 'ras'))
+  @parameterized.parameters(
+    (mde, 'mde'), (qr, 'qr'), (ras, 'ras'), (mgqe, 'mgqe')
+  )
   def test_bytes_and_parameters_are_one_budget(self, module, name):
     found = []
     method = methods.METHODS[name]
     for options in ({'max_params': 20_000}, {'max_bytes': 80_000}):
       config = module.get_config('planted')
-      config.search.update(options | {'threshold': 0})
-      if name == 'ras':
-        del config.search.threshold
+      config.search.update(options)
+      if 'threshold' in config.search:
+        config.search.threshold = 0
       task = _task(config)
       self.assertGreater(method.base(task).ep_total, 20_000)
       population = method.population and method.population(task)
       found.append(_asked(population) if population else [method.space(task)])
     self.assertEqual(*found)
     for architecture in found[0]:
-      self.assertLessEqual(architecture.ep_total, 20_000)
+      self.assertLessEqual(architecture.packed.ep_total, 20_000)
 
   def test_the_hashing_control_has_the_size_found(self):
     config = qr.get_config('planted')

@@ -55,16 +55,17 @@ class ControlsTest(parameterized.TestCase):
         for i in range(12)
       )
     )
-    space = spaces.open_dims(spaces.fm(schema, dim=8), (1, 2, 4, 8))
-    found = spaces.with_dims(space, [8, 1, 2, 4] * 3)
-    drawn = [controls.random_dims(space, found, seed) for seed in range(5)]
-    for control in drawn:
-      self.assertFalse(control.is_open)
-      self.assertLess(
-        abs(control.embedding_params / found.embedding_params - 1), 0.02
-      )
-    self.assertEqual(drawn[3], controls.random_dims(space, found, 3))
-    self.assertNotEqual(drawn[3], drawn[4])
+    model, dims = spaces.fm(schema, dim=8), (1, 2, 4, 8)
+    space = spaces.open_dims(model, dims)
+    draw = lambda found, seed: controls.random_dims(model, dims, found, seed)
+    for chosen in ([8, 1, 2, 4] * 3, [1] * 10 + [2, 1], [8] * 11 + [4]):
+      found = spaces.with_dims(space, chosen)
+      drawn = [draw(found, seed) for seed in range(5)]
+      for control in drawn:
+        self.assertFalse(control.is_open)
+        self.assertLess(abs(control.ep_total / found.ep_total - 1), 0.02)
+      self.assertEqual(drawn[3], draw(found, 3))
+    self.assertLen({str(one.to_dict()) for one in drawn}, 5)
 
   @parameterized.parameters(
     dict(mode='single'),
