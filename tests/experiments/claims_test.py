@@ -1,5 +1,6 @@
 """Claims over seeds; minutes each: python -m pytest -m slow."""
 
+import collections
 import csv
 import os
 import pathlib
@@ -57,6 +58,49 @@ class PlantedTest(parameterized.TestCase):
         recovered &= float(result['logloss']) < float(full['logloss'])
       good += recovered
     self.assertGreaterEqual(good, 8)
+
+
+class PlantedWidthsTest(parameterized.TestCase):
+  """Single-level AD-s is in the table to be seen, and not held to it."""
+
+  @parameterized.parameters('ranks', 'noise', 'head')
+  def test_recovery_in_eight_of_ten_seeds(self, name):
+    cells = _compare(
+      f'planted_widths_table.py:{name}', self.create_tempdir().full_path
+    )
+    recovered = {
+      'ranks': lambda line: float(line['rank_correlation']) >= 0.7,
+      'noise': lambda line: float(line['noise_least']) == 1,
+      'head': lambda line: float(line['tail']) <= float(line['head']),
+    }[name]
+    good = collections.Counter()
+    for (row, model, seed), line in cells.items():
+      if model != 'result':
+        continue
+      own = recovered(line)
+      controls = [
+        float(other['logloss'])
+        for (its_row, kind, its_seed), other in cells.items()
+        if (its_row, its_seed) == (row, seed) and kind != 'result'
+      ]
+      # What is quantised has no random counterpart.
+      own &= all(float(line['logloss']) < control for control in controls)
+      good[row] += own
+    good.pop('ads', None)
+    self.assertNotEmpty(good)
+    for row, count in good.items():
+      self.assertGreaterEqual(count, 8, row)
+
+  def test_two_copies_are_not_given_twice_the_room(self):
+    cells = _compare(
+      'planted_widths_table.py:duplicate', self.create_tempdir().full_path
+    )
+    found = [
+      float(line['duplicate'])
+      for (_, model, _), line in cells.items()
+      if model == 'result'
+    ]
+    self.assertLess(np.mean(found), 2)
 
 
 class FrappeTest(parameterized.TestCase):
