@@ -190,6 +190,8 @@ def known(
     chosen = content['chosen'] if same_kind else {}
     nearest = [label, model, *([plain + GATED] if is_gated else []), plain]
     values.update(next((chosen[m] for m in nearest if m in chosen), {}))
+    # What the search started from when the row was tuned.
+    values['searched'] = content.get('searched', {}).get(label, {})
   return values
 
 
@@ -253,7 +255,8 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
     searched = supernet['search'].get(values['method'], _SEARCH)
     search = _filled(values['search'], searched)
     if 'train' in search:
-      search['train'] = _filled(_filled(search['train'], searched), supernet)
+      for known_of in (searched, supernet.get('searched', {}), supernet):
+        search['train'] = _filled(search['train'], known_of)
     values['search'] = search
   return values
 

@@ -307,9 +307,11 @@ def _size(model: pipeline.Model) -> dict[str, Any]:
   return {
     'embedding_params': architecture.embedding_params,
     'first_order_params': architecture.first_order_params,
+    'projection_params': architecture.projection_params,
+    'codebook_params': architecture.codebook_params,
     'ep_total': architecture.ep_total,
     'total_params': model.total_params,
-    'bytes': dict(model.info['bytes']),
+    'bytes': {'index': architecture.index_bytes, **model.info['bytes']},
   }
 
 

@@ -572,6 +572,7 @@ def run_search(
       about=about | supernet.recorded(state, selectors),
       finish=lambda state: supernet.measured(state, selectors, space),
     )
+    on_disk = checkpoints.bytes_on_disk()
   finally:
     records.close()
     checkpoints.close()
@@ -581,6 +582,7 @@ def run_search(
     'optimizer': array_bytes(
       (state.train.dense_optimizer, state.train.table_optimizer)
     ),
+    'checkpoint': on_disk,
   }
   start = seed, settings.table_std
   return Found(space, dict(selectors), state, info, start)

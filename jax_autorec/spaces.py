@@ -424,6 +424,25 @@ def with_dims(
   )
 
 
+def dim_sizes(architecture: arch_lib.Architecture) -> tuple[float, np.ndarray]:
+  """What widths come to: `ep_total` is a constant and a part of each field.
+
+  Args:
+    architecture: with an open choice of widths.
+
+  Returns:
+    The constant, and [F, N] the part of each field at each candidate.
+  """
+  dims = architecture.choice.dims
+  count = len(architecture.categorical)
+  size = lambda drawn: with_dims(architecture, drawn).ep_total
+  # Fields at 0 have no vectors, and no map either.
+  alone = lambda field, dim: [dim if i == field else 0 for i in range(count)]
+  constant = size([0] * count)
+  parts = [[size(alone(f, dim)) for dim in dims] for f in range(count)]
+  return constant, np.array(parts) - constant
+
+
 def quantize(
   architecture: arch_lib.Architecture,
   kind: str,

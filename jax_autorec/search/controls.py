@@ -66,17 +66,8 @@ def random_dims(
   rng = np.random.default_rng(seed)
   dims, count = sorted(dims), len(architecture.categorical)
   space = spaces.open_dims(architecture, dims, transform=transform)
-  size = lambda drawn: spaces.with_dims(space, drawn).ep_total
-  least = [dims[0]] * count
-  # A field's part of the size does not depend on the others.
-  parts = np.array(
-    [
-      [size([*least[:field], dim, *least[field + 1 :]]) for dim in dims]
-      for field in range(count)
-    ]
-  )
-  parts -= size(least)
-  wanted = found.packed.ep_total - size(least)
+  constant, parts = spaces.dim_sizes(space)
+  wanted = found.packed.ep_total - constant
   fields, places = np.arange(count), rng.integers(0, len(dims), count)
   moved = True
   while moved:

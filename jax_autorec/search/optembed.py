@@ -20,6 +20,8 @@ measured:
   never worse.
 - A candidate is scored once.
 - Retraining starts from fresh weights.
+- A field keeps all its rows where the permutation that leaving some out needs,
+  an entry per id, would take more than they do.
 """
 
 from collections.abc import Callable
@@ -128,20 +130,32 @@ def optembed(
         '`search.penalty`.'
       )
     counts = np.array([own.sum() for own in kept])
-    entries = sum(len(own) for own in kept) * space.dim
-    narrow = spaces.with_row_mask(space, kept, [1] * len(kept))
-    fixed = narrow.ep_total - counts.sum()
+    rows = np.array([len(own) for own in kept])
+
+    def size(dims):
+      # A permutation takes an entry per id; without it all rows are kept.
+      own = np.minimum(rows * dims, counts * dims + rows)
+      return float(np.where(counts > 0, own, 0).sum())
+
+    def close(dims):
+      pays = counts * dims + rows < rows * dims
+      whole = ~pays & (counts > 0)
+      final = [np.ones_like(k) if w else k for k, w in zip(kept, whole)]
+      return spaces.with_row_mask(space, final, dims)
+
+    widest = np.full(len(kept), space.dim)
+    fixed = close(widest).ep_total - size(widest)
 
     def score(dims):
       length = np.array([dims], np.int32)
       auc = context.evaluate({'threshold': threshold, 'length': length})['auc']
-      return auc - price * float(counts @ dims) / entries
+      return auc - price * size(dims) / float(rows.sum() * space.dim)
 
     def fits(dims):
-      return max_params is None or fixed + counts @ dims <= max_params
+      return max_params is None or fixed + size(dims) <= max_params
 
     best = evolve(score, fits, len(kept), space.dim, rules)
-    return spaces.with_row_mask(space, kept, best)
+    return close(np.array(best))
 
   def record(arch, memory):
     del memory

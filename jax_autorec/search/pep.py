@@ -25,12 +25,12 @@ Deviations from the authors' code:
   mean over batches of the test split).
 """
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import errors
 from jax_autorec import fields as fields_lib
 from jax_autorec.search import base, patterns
 
@@ -95,10 +95,11 @@ def pep(
     kept, entries = count(arch, context)
     target = patterns.num_kept(space, density, max_params)
     if kept > target:
-      raise errors.ConfigError(
-        f'PEP has {kept} of {entries} entries left, more than the {target} '
-        'that are to be kept: raise `search.travel` or `search.decay`, or '
-        'search longer.'
+      logging.warning(
+        'PEP has %d of %d entries left, more than the %d that are to be kept: '
+        'the largest margins are. Raise search.travel or search.decay, or '
+        'search longer.',
+        *(kept, entries, target),
       )
     initial = context.initial and context.initial()
     return patterns.keep_largest(

@@ -37,20 +37,22 @@ def random_dims(
     transform: how fields meet at the largest candidate, 'linear' or
       'zero_pad'.
     max_params: budget of `ep_total` (see `sizes.budget`) that every proposal
-      meets: the first of a thousand draws within the last tenth of it, or else
-      the first that meets it. None for none.
+      meets, with at most a tenth to spare where widths allow that: fields
+      drawn at random go to smaller candidates, or larger ones, until it does.
+      None for none.
 
   Raises:
-    ConfigError: where the narrowest candidates, or a thousand draws, do not
-      meet the budget.
+    ConfigError: where not even the smallest candidates meet the budget.
   """
   if trials < 1:
     raise errors.ConfigError(f'{trials} trials; expected at least 1.')
   open_space = spaces.open_dims(architecture, sorted(dims), transform=transform)
   count = len(architecture.categorical)
   if max_params is not None:
-    narrowest = spaces.with_dims(open_space, [min(dims)] * count)
-    sizes.check_budget(narrowest, max_params, 'give narrower candidates')
+    constant, parts = spaces.dim_sizes(open_space)
+    cheapest = [open_space.choice.dims[n] for n in parts.argmin(1)]
+    smallest = spaces.with_dims(open_space, cheapest)
+    sizes.check_budget(smallest, max_params, 'give narrower candidates')
 
   def ask(scored):
     spent = sum(one.seconds for one in scored)
@@ -58,23 +60,40 @@ def random_dims(
       return None
     # The proposal follows from its number alone, so a search can be resumed.
     rng = np.random.default_rng((seed, len(scored)))
-    meets = None
-    for _ in range(1000):
-      drawn = rng.choice(np.array(dims), count).tolist()
-      proposal = spaces.with_dims(open_space, drawn)
-      if max_params is None:
-        return proposal
-      share = proposal.ep_total / max_params
-      if 0.9 <= share <= 1:
-        return proposal
-      if share <= 1 and meets is None:
-        meets = proposal
-    if meets is None:
-      raise errors.ConfigError(
-        f'None of a thousand draws of widths from {tuple(dims)} has an '
-        f'ep_total of at most {max_params:.0f}: raise the budget, or give '
-        'narrower candidates.'
-      )
-    return meets
+    places = rng.integers(0, len(dims), count)
+    if max_params is not None:
+      places = _within(parts, places, max_params - constant, rng)
+    drawn = [open_space.choice.dims[place] for place in places]
+    return spaces.with_dims(open_space, drawn)
 
   return base.Population(ask, base.best)
+
+
+def _within(parts, places, budget, rng):
+  """Moves fields, drawn at random, until a draw fills a budget and meets it.
+
+  Args:
+    parts: [F, N], size of each field at each candidate.
+    places: int [F], the draw.
+    budget: at least the sum of the smallest.
+    rng: of the moves.
+  """
+  places, fields = places.copy(), np.arange(len(places))
+
+  def total():
+    return parts[fields, places].sum()
+
+  while total() > budget:
+    cheaper = parts < parts[fields, places][:, None]
+    field = rng.choice(np.flatnonzero(cheaper.any(1)))
+    places[field] = rng.choice(np.flatnonzero(cheaper[field]))
+  if parts.max(1).sum() <= budget:
+    return places  # Everything fits: the budget says nothing.
+  while (spare := budget - total()) > 0.1 * budget:
+    added = parts - parts[fields, places][:, None]
+    fits = (added > 0) & (added <= spare)
+    if not fits.any():
+      break
+    field = rng.choice(np.flatnonzero(fits.any(1)))
+    places[field] = rng.choice(np.flatnonzero(fits[field]))
+  return places

@@ -488,6 +488,18 @@ _CLOSED = {
   'qr_concat': lambda data: sizes.quotient_remainder(
     spaces.ipnn(data.schema, dim=8, hidden=(8,)), combine='concat', threshold=0
   ),
+  **{
+    f'{name}_{kind}': (
+      lambda data, kind=kind, tiers=tiers: spaces.quantize(
+        spaces.fm(data.schema, dim=8), kind, 4, tiers
+      )
+    )
+    for name, kind, tiers in (
+      ('dpq', 'sx', [(1.0, 8)]),
+      ('dpq', 'vq', [(1.0, 8)]),
+      ('mgqe', 'vq', [(0.2, 8), (0.8, 4)]),
+    )
+  },
 }
 
 # Sizes of all arrays on disk, and metrics of a model that is read there.
@@ -519,7 +531,8 @@ class ClosedTest(parameterized.TestCase):
     for name, close in _CLOSED.items():
       architecture = close(data)
       self.assertFalse(architecture.is_open)
-      models[name] = pipeline.retrain(architecture, data, _settings(), seed=1)
+      trained = pipeline.retrain(architecture, data, _settings(), seed=1)
+      models[name] = pipeline.pack(trained)
       pipeline.save(models[name], root / name)
     done = subprocess.run(
       [
@@ -536,8 +549,11 @@ class ClosedTest(parameterized.TestCase):
       model = models[name]
       self.assertEqual(valid, pipeline.evaluate(model, data.valid, 200))
       self.assertEqual(valid['auc'], model.valid['auc'])
-      self.assertEqual(sum(entries.values()), total + _statistics(model))
       architecture = model.architecture
+      arrays = sum(x.size for x in architecture.arrays.values())
+      self.assertEqual(
+        sum(entries.values()), total + _statistics(model) + arrays
+      )
       first_order = architecture.first_order_params
       vectors = {
         key: size

@@ -50,7 +50,7 @@ class RandomDimsTest(parameterized.TestCase):
     rng = np.random.default_rng(seed)
     # Maps to the common width weigh as much as small tables.
     model = _model(np.exp(rng.uniform(np.log(10), np.log(2000), 15)))
-    budget = model.ep_total * rng.uniform(0.4, 0.7)
+    budget = model.ep_total * rng.uniform(0.15, 0.9)
     population = search.random_dims(
       model, _DIMS, trials=5, seed=seed, max_params=budget
     )
