@@ -11,7 +11,7 @@ import numpy as np
 from experiments import methods, reports
 from experiments import settings as settings_lib
 from jax_autorec import data as data_lib
-from jax_autorec import pipeline
+from jax_autorec import errors, pipeline
 from jax_autorec.train import settings as train_settings
 
 _TEST_SHARE = 0.25  # The last rows, as in ESAPN's data.
@@ -26,6 +26,22 @@ def _stream(values, data) -> data_lib.Dataset:
     entities = tuple(field.name for field in by_size[:2])
   seed = values['seed'] if options['shuffle'] else None
   return data_lib.stream(data, entities, seed)
+
+
+def _check_labels(stream: data_lib.Dataset) -> None:
+  """Refuses a stream that no AUC can be computed on, before it is run.
+
+  Raises:
+    DataError: where all labels, or all of the last rows, are the same.
+  """
+  labels = np.asarray(stream.train.labels)
+  last = labels[round(len(labels) * (1 - _TEST_SHARE)) :]
+  if not len(last) or last.min() == last.max():
+    raise errors.DataError(
+      f'The last {len(last)} of {len(labels)} rows of the stream, which are '
+      'reported as test, need labels of both classes: take more rows '
+      '(data.max_rows), or another threshold of the label.'
+    )
 
 
 def run(
@@ -51,6 +67,7 @@ def run(
     machine: for the report.
   """
   stream = _stream(values, data)
+  _check_labels(stream)
   task = methods.Task(
     stream,
     values['model'],
@@ -127,7 +144,11 @@ def _entry(found, model, rows, loss) -> dict[str, Any]:
   if model is None:
     sizes = trained.embedding_params, trained.ep_total
     params = found.state.train.params, found.state.train.tables
-    total = sum(x.size for x in jax.tree.leaves(params))
+    # What is kept per id is as needed for a prediction as a row is.
+    kept = found.online.kept(found.state.own)
+    kept = sum(x.size for x in jax.tree.leaves(kept))
+    sizes = sizes[0] + kept, sizes[1] + kept
+    total = sum(x.size for x in jax.tree.leaves(params)) + kept
   else:
     sizes = model.architecture.embedding_params, model.architecture.ep_total
     total = model.total_params
@@ -146,11 +167,11 @@ def _entry(found, model, rows, loss) -> dict[str, Any]:
   }
 
 
-def _by_frequency(streamed, stream, method) -> dict[str, list[dict[str, Any]]]:
-  """Per entity and octave of frequency: ids, their widths, accuracies.
+def _by_frequency(streamed, stream, method) -> dict[str, dict[str, Any]]:
+  """Per entity what frequent ids got, by octave.
 
-  Widths are by how often an id came in all; accuracies by how often it had
-  come before a row.
+  'widths': of ids by how often they came in all; 'accuracies': of rows by how
+  often their id had come before, from 0 on.
   """
   rows, found = stream.train, streamed[method]
   dims = np.array(found.space.choice.dims)
@@ -158,35 +179,39 @@ def _by_frequency(streamed, stream, method) -> dict[str, list[dict[str, Any]]]:
   result = {}
   for column, field in enumerate(stream.schema.categorical):
     ids = np.asarray(rows.ids[:, column])
-    before = _octaves(occurrence(ids))
     sizes = np.asarray(found.state.own[field.name]['size'])
     counts = np.bincount(ids, minlength=field.vocab_size)
-    own = _octaves(counts)
-    lines = []
-    for octave in range(int(own.max()) + 1):
-      here, then = (own == octave) & (counts > 0), before == octave
-      if octave == 0 or not here.any():
-        continue
-      line = {
-        'from': 2 ** (octave - 1),
+    widths = [
+      {
+        'from': start,
         'ids': int(here.sum()),
         'width': float(dims[sizes[here]].mean()),
         'size': float(sizes[here].mean()),
-        'rows': int(then.sum()),
       }
-      if then.any():
-        line['accuracy'] = {
-          name: float(((one.logits > 0) == labels)[then].mean())
+      for start, here in _by_octave(counts)
+      if start
+    ]
+    accuracies = [
+      {
+        'from': start,
+        'rows': int(here.sum()),
+        **{
+          name: float(((one.logits > 0) == labels)[here].mean())
           for name, one in streamed.items()
-        }
-      lines.append(line)
-    result[field.name] = lines
+        },
+      }
+      for start, here in _by_octave(occurrence(ids))
+    ]
+    result[field.name] = {'widths': widths, 'accuracies': accuracies}
   return result
 
 
-def _octaves(counts: np.ndarray) -> np.ndarray:
-  """0 for 0, else 1 + floor(log2)."""
-  return np.where(counts > 0, np.log2(np.maximum(counts, 1)).astype(int) + 1, 0)
+def _by_octave(counts: np.ndarray):
+  """(least count, which) of 0, 1, 2 to 3, 4 to 7, ...; those that there are."""
+  octaves = np.where(counts > 0, np.log2(np.maximum(counts, 1)) + 1, 0)
+  octaves = octaves.astype(int)
+  for octave in np.unique(octaves):
+    yield int(2 ** (octave - 1)) if octave else 0, octaves == octave
 
 
 def occurrence(ids: np.ndarray) -> np.ndarray:

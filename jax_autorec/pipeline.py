@@ -642,7 +642,14 @@ def run_stream(
     steps_per_epoch=-(-steps_in_all // _STREAM_RECORDS),
   )
   checkpoints = _checkpoints(
-    workdir, stage, space, stream, settings, seed, loss=loss
+    workdir,
+    stage,
+    space,
+    stream,
+    settings,
+    seed,
+    loss=loss,
+    online=dict(online.about),
   )
   records = records_lib.Records(workdir)
   try:
@@ -653,7 +660,7 @@ def run_stream(
       feed=feed,
       batch_size=size,
       schedule=schedule,
-      stopping=loop.Stopping(patience=0),
+      stopping=None,
       evaluate=evaluate,
       checkpoints=checkpoints,
       records=records,
@@ -664,6 +671,7 @@ def run_stream(
     info['bytes'] = {
       'tables': array_bytes(train.tables),
       'optimizer': array_bytes((train.dense_optimizer, train.table_optimizer)),
+      'dense': array_bytes((train.params, train.batch_stats)),
       'method': array_bytes(state.own),
       'checkpoint': checkpoints.bytes_on_disk(),
     }

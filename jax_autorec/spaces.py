@@ -320,6 +320,11 @@ def open_rows(
       before they are mixed.
   """
   fields_lib.check(how, ('grow', 'mix'), 'What is open about rows')
+  if not architecture.squash or architecture.is_open:
+    raise errors.ConfigError(
+      'Rows of open widths need a closed model whose vectors are squashed, as '
+      "the base model 'rater' has them."
+    )
   if how == 'grow':
     return _open(architecture, fields_lib.GrowingRows(dims))
   opened = _open(architecture, fields_lib.MixedRows(dims))
@@ -345,10 +350,15 @@ def open_buckets(
   """
   starts = []
   for plan in architecture.categorical:
-    counts, own = frequencies[plan.name], [0]
+    counts, own = np.asarray(frequencies.get(plan.name, ())), [0]
+    first = schema_lib.FIRST_VALUE_ID
+    if len(counts) != plan.vocab_size or np.any(np.diff(counts[first:]) > 0):
+      raise errors.ConfigError(
+        f'Field {plan.name!r} has {len(counts)} counts for {plan.vocab_size} '
+        'ids; expected one of each, falling from the first value on.'
+      )
     if plan.vocab_size >= min_vocab:
       octaves = [int(count).bit_length() for count in counts]
-      first = schema_lib.FIRST_VALUE_ID
       own += [
         i
         for i in range(first + 1, len(octaves))
@@ -369,6 +379,11 @@ def with_buckets(
       one width become one piece.
   """
   choice, closed = architecture.choice, {}
+  given, buckets = [len(d) for d in dims], [len(s) for s in choice.starts]
+  if given != buckets:
+    raise errors.ConfigError(
+      f'Widths of {given} buckets by field; expected one of each of {buckets}.'
+    )
   for plan, starts, own in zip(architecture.categorical, choice.starts, dims):
     pieces: list[fields_lib.Piece] = []
     for start, stop, dim in zip(starts, (*starts[1:], plan.vocab_size), own):

@@ -5,9 +5,11 @@ better loss and accuracy than fixed widths (MovieLens-20M and -latest, rows
 shuffled). Here the stream is in order of time, every row is predicted before
 anything learns from it, and the last quarter is what is reported as test, as
 there. `search/esapn.py` says what is different about the reward, and why;
-`search.reward=grown search.base=mean search.price=0` is the published one,
-`search.shuffle=True` the published order. Controls: every row at one width, for
-each width, DARTS over widths and AutoEmb, both soft.
+`search.reward=grown search.base=mean search.price=0` is the published reward,
+with other rates and policies that draw at `explore` where the published ones
+take what is likelier; `search.shuffle=True` is the published order. Controls:
+every row at one width, for each width, DARTS over widths and AutoEmb, both
+soft.
 
   python -m experiments.run \
     --config=experiments/configs/esapn.py:movielens_100k \

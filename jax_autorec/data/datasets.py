@@ -231,7 +231,8 @@ def movielens_1m(
   Not split by time, it is also read from a file without times.
   """
   folders = ('movielens-1m', 'ml-1m')
-  untimed = ('ratings_all_no_timestamp.dat',) if split != 'time' else ()
+  needs_times = split in ('time', 'stream')
+  untimed = () if needs_times else ('ratings_all_no_timestamp.dat',)
   ratings = _find(
     data_dir,
     folders,

@@ -82,7 +82,10 @@ def stream(
     train=rows,
     valid=rows.head(0),
     test=rows.head(0),
-    frequencies={name: data.frequencies[name] for name in entities},
+    frequencies={
+      name: np.bincount(rows.ids[:, i], minlength=schema.field(name).vocab_size)
+      for i, name in enumerate(entities)
+    },
     fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
     truth={},
   )

@@ -615,6 +615,9 @@ class MixedBuckets(MixedDims):
     rows = vectors[..., :width]
     weighted = vectors[..., width : 2 * width]
     weights = vectors[..., 2 * width :]
+    # Of pooled rows: a sum over values has as much of the mean as one has.
+    total_weight = weights.sum(-1, keepdims=True)
+    weights = weights / jnp.where(total_weight > 0, total_weight, 1)
     mean, covariance = self._moments(rows, mask, train)
     for n, dim, start, scaled in self._scaled(covariance):
       own = slice(start, start + dim)

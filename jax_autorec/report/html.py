@@ -541,15 +541,17 @@ def _curves(report, metrics):
 
 def _frequency(report, octaves):
   """Widths, and accuracies beside the controls', by octave of frequency."""
-  first = [octave['from'] for octave in octaves]
-  own = {report['method']: [octave['width'] for octave in octaves]}
+  widths, rows = octaves['widths'], octaves['accuracies']
+  first = [octave['from'] for octave in widths]
+  own = {report['method']: [octave['width'] for octave in widths]}
   note = 'Mean width of ids by how often they came in all.'
   yield 'width', plots.by_frequency(first, own, 'width'), note
   accuracies = {
-    name: [o.get('accuracy', {}).get(name, float('nan')) for o in octaves]
+    name: [octave[name] for octave in rows]
     for name in (report['method'], *report['controls'])
   }
   note = 'Accuracy of rows by how often their id had come before.'
+  first = [octave['from'] for octave in rows]
   yield 'accuracy', plots.by_frequency(first, accuracies, 'accuracy'), note
 
 

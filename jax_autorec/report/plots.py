@@ -260,16 +260,17 @@ def by_frequency(
   """Values by octave of frequency, on a scale of octaves; the first stands out.
 
   Args:
-    first: where the octaves begin, each a power of two.
+    first: where the octaves begin, each a power of two; or 0.
     series: name -> a value per octave, NaN where there is none.
     label: of the values.
   """
+  places = [value or 0.5 for value in first]
   with _style():
     figure, axes = _figure(5.2, 3.6)
     for (name, values), colour in zip(series.items(), _CYCLE * len(series)):
       leads = name == next(iter(series))
       axes.plot(
-        first,
+        places,
         values,
         color=colour,
         label=_short(name),
@@ -278,7 +279,7 @@ def by_frequency(
         zorder=3 if leads else 2,
       )
     axes.set_xscale('log', base=2)
-    axes.set_xticks(first, [f'{value}+' for value in first])
+    axes.set_xticks(places, [f'{v}+' if v else '0' for v in first])
     axes.minorticks_off()
     axes.set_xlabel('frequency')
     axes.set_ylabel(label)

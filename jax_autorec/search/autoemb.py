@@ -178,8 +178,15 @@ def autoemb_stream(
       }
     return result
 
+  def kept(own):
+    names = ('weights', 'count', 'controller')
+    return {key: [one[name] for name in names] for key, one in own.items()}
+
   return online.Online(
-    init, choose, adapt, remember, standing, None, lambda own: {}
+    *(init, choose, adapt, remember, standing, None),
+    record=lambda own: {},
+    about={'method': 'autoemb', 'hidden': hidden},
+    kept=kept,
   )
 
 

@@ -126,6 +126,10 @@ def esapn(
     raise errors.ConfigError(
       f'ESAPN explores with chance {explore}; expected it in (0, 1).'
     )
+  if history < 1:
+    raise errors.ConfigError(
+      f'ESAPN remembers {history} losses per id; expected at least 1.'
+    )
   net = blocks.FrequencyNet(2, hidden)
 
   def init(tools, train, key):
@@ -291,8 +295,17 @@ def esapn(
     }
     return {'sizes': sizes}
 
+  about = {
+    'method': 'esapn',
+    'reward': reward,
+    'base': base,
+    'history': history,
+    'explore': explore,
+    'price': price,
+    'hidden': hidden,
+  }
   return online_lib.Online(
-    init, choose, adapt, remember, standing, _derive, record
+    init, choose, adapt, remember, standing, _derive, record, about
   )
 
 

@@ -7,7 +7,7 @@ What a method keeps per id lies in arrays with a row per id, of which a step
 reads and writes the rows of its batch alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -82,7 +82,9 @@ class Online(NamedTuple):
       batch is predicted. `train` may come back with rows of another form that
       predict the same. Labels must not be read.
     adapt: (own, tools, train, previous, batch, losses, key) -> own; what is
-      learnt about choices, at the weights that predicted the batch.
+      learnt about choices, at the weights that predicted the batch. So what
+      learns of the previous batch does so after the present one was predicted,
+      where ESAPN's published loop does it before.
     remember: (own, tools, batch, choice, losses) -> own; after the weights'
       update.
     standing: (own, tools, batch) -> choice, for predictions that change
@@ -90,6 +92,9 @@ class Online(NamedTuple):
     derive: (own, tools, train) -> `Derived`; on the host. None where a stream
       ends without choices to settle.
     record: (own) -> JSON values for the records, on the host.
+    about: the method and its options, as JSON values: a checkpoint of another
+      method, or of other options, is not continued.
+    kept: (own) -> what predictions need beside the model's own parameters.
   """
 
   init: Callable[..., PyTree]
@@ -99,6 +104,8 @@ class Online(NamedTuple):
   standing: Callable[..., PyTree]
   derive: Callable[..., Derived] | None
   record: Callable[[PyTree], dict[str, Any]]
+  about: Mapping[str, Any]
+  kept: Callable[[PyTree], PyTree] = lambda own: {}
 
 
 def fixed() -> Online:
@@ -113,6 +120,7 @@ def fixed() -> Online:
       tools.model.architecture, train.params, train.tables, train.batch_stats
     ),
     record=lambda own: {},
+    about={'method': 'fixed'},
   )
 
 
@@ -161,11 +169,12 @@ def tools(
       "Streams do not run with parallel 'pmap', whose replicas would remember "
       "different ids; expected 'none' or 'jit'."
     )
-  several = [p.name for p in model.architecture.fields if p.max_length > 1]
-  if several or model.architecture.numeric:
+  other = [p.name for p in model.architecture.fields if p.max_length > 1]
+  other += [p.name for p in model.architecture.numeric]
+  if other:
     raise errors.ConfigError(
-      f'A stream has fields {several} of several values, or numeric ones; '
-      'expected entities: categorical fields of one value.'
+      f'A stream has fields of several values, or numeric ones: '
+      f'{", ".join(other)}; expected entities: categorical fields of one value.'
     )
 
   def look_up(train, batch):

@@ -87,5 +87,8 @@ def row_darts(learning_rate: float = 1e-4) -> online.Online:
     return own
 
   return online.Online(
-    init, choose, adapt, remember, standing, None, lambda own: {}
+    *(init, choose, adapt, remember, standing, None),
+    record=lambda own: {},
+    about={'method': 'row_darts', 'learning_rate': learning_rate},
+    kept=lambda own: {name: one['logits'] for name, one in own.items()},
   )

@@ -129,7 +129,7 @@ def fit(
   feed: Callable[[int, int], PyTree],
   batch_size: int,
   schedule: Schedule,
-  stopping: Stopping,
+  stopping: Stopping | None,
   evaluate: Callable[[PyTree], dict[str, float]],
   checkpoints: Any,
   records: records_lib.Records,
@@ -147,7 +147,7 @@ def fit(
     feed: (first step, count) -> batches stacked [count, B, ...].
     batch_size: rows per step, for the rates shown.
     schedule: lengths.
-    stopping: rule for evaluations.
+    stopping: rule for evaluations; None where none is better than another.
     evaluate: state -> metrics of the validation split; 'auc' is the score.
     checkpoints: `Checkpoints` or `InMemory`.
     records: where metrics go.
@@ -208,8 +208,8 @@ def fit(
       if evaluated:
         single = program.fetch(state)
         found = evaluate(single)
-        improved = _judge(position, found, stopping)
-        if position.waited and stopping.patience:
+        improved = stopping is not None and _judge(position, found, stopping)
+        if position.waited and stopping and stopping.patience:
           state = _lower_learning_rate(state, stopping)
         extra = observe(single) if observe else {}
         if finish:

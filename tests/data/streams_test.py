@@ -101,6 +101,27 @@ class StreamTest(parameterized.TestCase):
     self.assertEqual(sizes, [943 + 2, 1682 + 2])
     self.assertEqual(int(stream.train.labels.sum()), 34174 + 21201)
     self.assertTrue(np.all(np.diff(stream.train.times) >= 0))
+    counts = np.bincount(stream.train.ids[:, 0], minlength=sizes[0])
+    np.testing.assert_array_equal(stream.frequencies['user'], counts)
+
+  def test_the_stream_of_movielens_1m_is_of_what_has_times(self):
+    root = self.create_tempdir()
+    folder = pathlib.Path(root.full_path, 'ml-1m')
+    folder.mkdir()
+    rows = [(user, user % 3, user % 5 + 1, 100 - user) for user in range(40)]
+    timed = ''.join('::'.join(map(str, row)) + '\n' for row in rows[:30])
+    (folder / 'ratings_users_1_2999.dat').write_text(timed)
+    plain = ''.join('::'.join(map(str, row[:3])) + '\n' for row in rows)
+    (folder / 'ratings_all_no_timestamp.dat').write_text(plain)
+    users = ''.join(f'{user}::F::25::3::12345\n' for user in range(40))
+    (folder / 'users.dat').write_text(users)
+    movies = ''.join(f'{i}::Title (1990)::Drama\n' for i in range(3))
+    (folder / 'movies.dat').write_text(movies)
+    os.environ['JAX_AUTOREC_CACHE'] = root.full_path
+    self.addCleanup(os.environ.pop, 'JAX_AUTOREC_CACHE')
+    data = data_lib.load('movielens_1m', root.full_path, split='stream')
+    stream = data_lib.stream(data, ['user', 'movie'])
+    self.assertEqual(stream.train.times.tolist(), list(range(71, 101)))
 
 
 if __name__ == '__main__':

@@ -74,17 +74,22 @@ class StreamsTest(absltest.TestCase):
     self.assertEqual(fixed['index, derived'], 0)
 
   def test_octaves_of_frequency_add_up(self):
-    report, entries = _report(), 0
-    for lines in report['frequency'].values():
-      first = [line['from'] for line in lines]
-      self.assertEqual(first, sorted(first))
-      entries += sum(line['ids'] * line['width'] for line in lines)
-      self.assertIn('esapn', lines[0]['accuracy'])
+    report, entries, came = _report(), 0, 0
+    for octaves in report['frequency'].values():
+      for lines in octaves.values():
+        first = [line['from'] for line in lines]
+        self.assertEqual(first, sorted(first))
+      entries += sum(o['ids'] * o['width'] for o in octaves['widths'])
+      came += sum(o['ids'] for o in octaves['widths'])
+      # An id that comes for the first time is a row too.
+      self.assertEqual(octaves['accuracies'][0]['from'], 0)
+      rows = sum(o['rows'] for o in octaves['accuracies'])
+      self.assertEqual(rows, report['stream']['rows'])
+      accuracy = sum(o['rows'] * o['esapn'] for o in octaves['accuracies'])
+      self.assertAlmostEqual(accuracy / rows, report['stream']['accuracy'])
     # All but the ids that never came, which stay at the smallest width.
     found = arch_lib.Architecture.load(_workdir())
-    never = sum(f.vocab_size for f in found.fields) - sum(
-      line['ids'] for lines in report['frequency'].values() for line in lines
-    )
+    never = sum(f.vocab_size for f in found.fields) - came
     self.assertAlmostEqual(entries + 2 * never, found.embedding_params)
 
   def test_the_page_shows_width_and_accuracy_by_frequency(self):
