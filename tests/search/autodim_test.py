@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import errors, search, spaces
+from jax_autorec import errors, pipeline, search, spaces
 from jax_autorec import schema as schema_lib
+from jax_autorec.data import planted_fields
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base, supernet
 from jax_autorec.search.autodim import temperature
@@ -225,6 +226,49 @@ class OrderOfFieldsTest(parameterized.TestCase):
       self.assertGreater(
         np.abs(results['abc'][name] - _LOGITS[name]).max(), 1e-3
       )
+
+
+def _searched(name, ranks, travel):
+  """Weights of the widths (1, 4, 16), and the planted ranks, by field."""
+  data = planted_fields.generate(
+    name, num_rows=40_000, num_values=40, ranks=ranks, seed=0
+  )
+  steps, warmup = 640, 160
+  space = spaces.open_dims(spaces.fm(data.schema, dim=16), (1, 4, 16))
+  selector = search.autodim(
+    optax.adam(travel / (steps - warmup)), steps, period=1, warmup=warmup
+  )
+  settings = settings_lib.Settings(
+    batch_size=1000,
+    learning_rate=0.01,
+    embedding_l2=1e-4,
+    first_order_l2=1e-5,
+    table_std=0.1,
+    table_optimizer='dense_adam',
+  )
+  found = pipeline.run_search(
+    space, {'fields': selector}, data, settings, num_steps=steps, seed=0
+  )
+  weights = np.asarray(jax.nn.softmax(found.state.arch['fields']['logits']))
+  return weights, [data.truth['ranks'][p.name] for p in space.categorical]
+
+
+class PlantedTest(parameterized.TestCase):
+  """One seed; `planted_widths_table.py` has ten, and larger data."""
+
+  def test_noise_gets_the_least_and_signal_more(self):
+    weights, ranks = _searched('planted_noise', (4, 4, 4, 0, 0), 4)
+    for chosen, rank in zip(weights.argmax(1), ranks):
+      self.assertEqual(chosen > 0, rank > 0, (weights, ranks))
+
+  def test_little_is_learnt_of_labels_that_say_nothing(self):
+    """P4: with labels of the train split widths would be told apart.
+
+    A narrow field is less often wrong by much, so they are not quite even.
+    """
+    weights, _ = _searched('planted_permuted', (4, 4, 4, 1, 1), 0.5)
+    entropy = -(weights * np.log(weights)).sum(1) / np.log(3)
+    self.assertGreater(entropy.min(), 0.9)
 
 
 if __name__ == '__main__':

@@ -181,6 +181,8 @@ _ONE_EACH = (
   'autosrh',
   'nis_multi',
   'pep_feature',
+  'optembed',
+  'autoemb',
 )
 
 
@@ -434,7 +436,8 @@ class ContractTest(parameterized.TestCase):
       self.assertLess(largest, 0.9 * max(full), name)
       self.assertEqual(tables, _derived(name).embedding_params)
 
-  @parameterized.parameters(*_ONE_EACH)
+  # Of AutoEmb the buckets, octaves of frequency, grow with its logarithm.
+  @parameterized.parameters(*(name for name in _ONE_EACH if name != 'autoemb'))
   def test_no_step_costs_with_the_vocabulary(self, name):
     """Neither scratch memory nor work, nor a copy of what is donated."""
     small, large = (_compiled(name, vocab) for vocab in (2000, 50_000))
