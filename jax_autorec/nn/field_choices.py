@@ -6,6 +6,7 @@ anneals or takes an argmax.
 """
 
 from collections.abc import Mapping, Sequence
+import itertools
 
 import flax.linen as nn
 import jax
@@ -141,25 +142,37 @@ class MixedDims(FieldChoice):
 
   def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
     """Pooled rows [B, F, R], mask [B] -> field vectors [B, F, D]."""
-    mean, covariance = self._moments(vectors, mask, train)
-    centred = vectors - mean[None]
+    # Fields first: products of matrices then find each field's rows together.
+    rows = jnp.swapaxes(vectors, 0, 1)
+    centred, _, covariance = self._moments(rows, mask, train)
     if self.plan.transform == 'zero_pad':
-      total = self._padded(centred, covariance)
+      total = self.scale[:, None, None] * self._padded(centred, covariance)
     else:
-      total = jnp.einsum('bfr,frk->bfk', centred, self._map(covariance))
-    return self.scale[None, :, None] * total
+      kernel = self.scale[:, None, None] * self._map(covariance)
+      total = jnp.matmul(centred, kernel)
+    return jnp.swapaxes(total, 0, 1)
 
-  def _moments(self, vectors, mask, train):
-    """Of the rows: means [F, R], covariances [F, R, R]."""
+  def _moments(self, rows, mask, train):
+    """Of rows [F, B, R]: centred, zeros where masked; mean, covariance.
+
+    Of candidates with columns of their own no covariance is needed, and 0 is
+    what stands there.
+    """
+    live = mask.astype(rows.dtype)[None, :, None]
     if not train:
-      return self.mean.value, self.covariance.value
-    live = mask.astype(vectors.dtype)
+      centred = (rows - self.mean.value[:, None]) * live
+      return centred, self.mean.value, self.covariance.value
     count = blocks.psum(live.sum(), self.axis_name)
     divisor = jnp.maximum(count, 1)
-    total = jnp.einsum('b,bfr->fr', live, vectors)
-    mean = blocks.psum(total, self.axis_name) / divisor
-    centred = (vectors - mean[None]) * live[:, None, None]
-    squares = jnp.einsum('bfr,bfs->frs', centred, centred)
+    mean = blocks.psum((live * rows).sum(1), self.axis_name) / divisor
+    centred = (rows - mean[:, None]) * live
+    ends = (0, self.plan.table_dim)
+    if self.plan.tables == 'separate':
+      ends = (*self.plan.first_columns, self.plan.table_dim)
+    parts = [centred[..., a:b] for a, b in itertools.pairwise(ends)]
+    squares = jax.vmap(jax.scipy.linalg.block_diag)(
+      *(jnp.einsum('fbr,fbs->frs', part, part) for part in parts)
+    )
     covariance = blocks.psum(squares, self.axis_name) / divisor
     if not self.is_initializing():
       # A batch of padding alone has no moments to learn from.
@@ -167,7 +180,7 @@ class MixedDims(FieldChoice):
       for running, new in ((self.mean, mean), (self.covariance, covariance)):
         new = lax.stop_gradient(new)
         running.value = keep * running.value + (1 - keep) * new
-    return mean, covariance
+    return centred, mean, covariance
 
   def _map(self, covariance):
     """All candidates as one linear map of a centred row: [F, R, D]."""
@@ -193,10 +206,10 @@ class MixedDims(FieldChoice):
   def _padded(self, centred, covariance):
     plan, total = self.plan, 0.0
     variance = jnp.diagonal(covariance, axis1=1, axis2=2)
-    normal = centred * lax.rsqrt(variance + self.epsilon)[None]
+    normal = centred * lax.rsqrt(variance + self.epsilon)[:, None]
     for n, (dim, start) in enumerate(zip(plan.dims, plan.first_columns)):
       own = normal[..., start : start + dim]
-      own = own * self.weights.value[None, :, n, None]
+      own = own * self.weights.value[:, n, None, None]
       total = total + jnp.pad(own, ((0, 0), (0, 0), (0, plan.width - dim)))
     return total
 
@@ -611,21 +624,22 @@ class MixedBuckets(MixedDims):
 
   def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
     """Pooled values [B, F, 2 R + N], mask [B] -> field vectors [B, F, D]."""
-    width, total = self.plan.table_dim, 0.0
+    width, dims = self.plan.table_dim, np.array(self.plan.dims)
+    vectors = jnp.swapaxes(vectors, 0, 1)
     rows = vectors[..., :width]
     weighted = vectors[..., width : 2 * width]
     weights = vectors[..., 2 * width :]
     # Of pooled rows: a sum over values has as much of the mean as one has.
-    total_weight = weights.sum(-1, keepdims=True)
-    weights = weights / jnp.where(total_weight > 0, total_weight, 1)
-    mean, covariance = self._moments(rows, mask, train)
-    for n, dim, start, scaled in self._scaled(covariance):
-      own = slice(start, start + dim)
-      centre = weights[..., n, None] * mean[None, :, own]
-      total = total + jnp.einsum(
-        'bfd,fdk->bfk', weighted[..., own] - centre, scaled
-      )
-    return self.scale[None, :, None] * total
+    total = weights.sum(-1, keepdims=True)
+    weights = weights / jnp.where(total > 0, total, 1)
+    spread = jnp.repeat(weights, dims, axis=2, total_repeat_length=width)
+    _, mean, covariance = self._moments(rows, mask, train)
+    kernel = jnp.concatenate(
+      [scaled for *_, scaled in self._scaled(covariance)], 1
+    )
+    kernel = self.scale[:, None, None] * kernel
+    out = jnp.matmul(weighted - spread * mean[:, None], kernel)
+    return jnp.swapaxes(out, 0, 1)
 
 
 _MODULES = {
