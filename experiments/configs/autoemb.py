@@ -12,6 +12,8 @@ the soft form is a control of `configs/esapn.py`.
     --data_dir=DIR --workdir=DIR
 """
 
+from ml_collections import config_dict
+
 from experiments.configs import widths
 
 
@@ -23,8 +25,9 @@ def get_config(argument: str | None = None):
     {
       # Fields of fewer ids have one bucket: one width for all their ids.
       'min_vocab': 0,
-      # Steps between updates of the controller.
-      'period': 1,
+      # Steps between updates of the controller; left open, 10, or fewer where
+      # there would be less than 400 updates. In the paper every step.
+      'period': config_dict.placeholder(int),
       # Share of the search before the first update of the controller.
       'warmup': 0.25,
       'controller_learning_rate': 1e-3,

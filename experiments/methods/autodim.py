@@ -6,9 +6,6 @@ from experiments.methods import base
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, search, spaces
 
-_PERIOD = 10  # As published.
-_MIN_UPDATES = 400  # With fewer, logits stay where they start.
-
 
 def _space(task: base.Task) -> arch_lib.Architecture:
   options = task.search
@@ -32,9 +29,7 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
       "no second order. Set search.split to 'valid', or search.order to 1."
     )
   warmup = round(options['warmup'] * task.steps)
-  period = options['period'] or min(
-    _PERIOD, max(1, (task.steps - warmup) // _MIN_UPDATES)
-  )
+  period = base.period(task, warmup)
   if split == 'train':
     # One level: logits and weights follow the same gradient in every step.
     period = 1

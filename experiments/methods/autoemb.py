@@ -34,7 +34,7 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   selector = search.autoemb(
     optax.adam(options['controller_learning_rate']),
     counts,
-    period=options['period'],
+    period=base.period(task, warmup),
     warmup=warmup,
   )
   return {'fields': selector}

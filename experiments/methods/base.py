@@ -63,6 +63,16 @@ def max_params(task: Task) -> float | None:
   return sizes.budget(task.search['max_params'], task.search['max_bytes'])
 
 
+_PERIOD = 10  # That of AutoDim's paper.
+_MIN_UPDATES = 400  # With fewer, logits stay where they start.
+
+
+def period(task: Task, warmup: int) -> int:
+  """Steps between updates of what is searched, where the config has none."""
+  updates = (task.steps - warmup) // _MIN_UPDATES
+  return task.search['period'] or min(_PERIOD, max(1, updates))
+
+
 Control = Callable[
   [Task, arch_lib.Architecture, arch_lib.Architecture], arch_lib.Architecture
 ]

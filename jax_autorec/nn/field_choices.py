@@ -605,7 +605,10 @@ class MixedBuckets(MixedDims):
   def values(
     self, values: Array, ids: Array, own: Array | None = None
   ) -> Array:
-    """Rows [B, C, R] -> [B, C, 2 R + N]: as they are, weighted, the weights."""
+    """Rows [B, C, R] -> [B, C, 2 R + N]: as they are, weighted, the weights.
+
+    [B, C, R + N], without the weighted, where no field has several values.
+    """
     del own
     plan, weights = self.plan, []
     column = 0
@@ -617,22 +620,33 @@ class MixedBuckets(MixedDims):
       weights.append(taken * (column_ids >= 0)[..., None])
       column += field.max_length
     weights = jnp.concatenate(weights, 1)
-    spread = jnp.repeat(
-      weights, np.array(plan.dims), axis=2, total_repeat_length=plan.table_dim
+    if not self._has_several:
+      return jnp.concatenate([values, weights], 2)
+    return jnp.concatenate([values, self._spread(weights) * values, weights], 2)
+
+  @property
+  def _has_several(self) -> bool:
+    return any(field.max_length > 1 for field in self.fields)
+
+  def _spread(self, weights):
+    """Weights [..., N] of candidates for each of their columns: [..., R]."""
+    dims = np.array(self.plan.dims)
+    return jnp.repeat(
+      weights, dims, axis=2, total_repeat_length=self.plan.table_dim
     )
-    return jnp.concatenate([values, spread * values, weights], 2)
 
   def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
-    """Pooled values [B, F, 2 R + N], mask [B] -> field vectors [B, F, D]."""
-    width, dims = self.plan.table_dim, np.array(self.plan.dims)
+    """What `values` gives, pooled; mask [B] -> field vectors [B, F, D]."""
+    width, num_sizes = self.plan.table_dim, len(self.plan.dims)
     vectors = jnp.swapaxes(vectors, 0, 1)
-    rows = vectors[..., :width]
-    weighted = vectors[..., width : 2 * width]
-    weights = vectors[..., 2 * width :]
+    rows, weights = vectors[..., :width], vectors[..., -num_sizes:]
     # Of pooled rows: a sum over values has as much of the mean as one has.
     total = weights.sum(-1, keepdims=True)
     weights = weights / jnp.where(total > 0, total, 1)
-    spread = jnp.repeat(weights, dims, axis=2, total_repeat_length=width)
+    spread = self._spread(weights)
+    weighted = spread * rows
+    if self._has_several:
+      weighted = vectors[..., width:-num_sizes]
     _, mean, covariance = self._moments(rows, mask, train)
     kernel = jnp.concatenate(
       [scaled for *_, scaled in self._scaled(covariance)], 1

@@ -618,6 +618,38 @@ class MixedRowsTest(parameterized.TestCase):
 
 
 class MixedBucketsTest(parameterized.TestCase):
+  @parameterized.parameters('mean', 'sum')
+  def test_equal_weights_are_those_of_whole_fields(self, pooling):
+    """Against `MixedDims`, through a model with a field of several values."""
+    closed, dims = spaces.fm(_SCHEMA, dim=3, pooling=pooling), (1, 3)
+    counts = {
+      plan.name: [0, 0, *range(plan.vocab_size - 2, 0, -1)]
+      for plan in closed.categorical
+    }
+    weights, outs = jnp.array([0.3, 0.7]), []
+    for space in (
+      spaces.open_dims(closed, dims, tables='separate'),
+      spaces.open_buckets(closed, dims, counts),
+    ):
+      model = model_lib.build(space)
+      variables = model.init(jax.random.key(0), _batch(), train=True)
+      drawn = lambda path, x: jax.random.normal(
+        jax.random.key(len(str(path))), x.shape, x.dtype
+      )
+      own = jax.tree_util.tree_map_with_path(drawn, variables['params'])
+      shape = variables['arch']['fields']['weights'].shape
+      arch = {'fields': {'weights': jnp.broadcast_to(weights, shape)}}
+      out, _ = model.apply(
+        variables | {'params': own, 'arch': arch},
+        _batch(),
+        train=True,
+        mutable=['batch_stats'],
+      )
+      # A row without any value is of no bucket, but is centred in the other.
+      outs.append(np.asarray(out)[_batch().ids[:, 1:4].max(1) >= 0])
+    self.assertGreater(np.std(outs[0]), 0.5)
+    np.testing.assert_allclose(*outs, rtol=1e-3, atol=1e-3)
+
   def test_mixes_values_by_their_bucket_before_they_are_pooled(self):
     """Against every value and candidate alone, a field of two values too."""
     rng = np.random.default_rng(0)
