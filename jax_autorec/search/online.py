@@ -18,6 +18,7 @@ import optax
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
+from jax_autorec import rows as rows_lib
 from jax_autorec.nn import embeddings
 from jax_autorec.nn import model as model_lib
 from jax_autorec.train import state as state_lib
@@ -251,11 +252,6 @@ def make_step(
       state.own, given, state.train, batch, jax.random.fold_in(key, _CHOOSE)
     )
     flat_ids, rows = given.look_up(train, batch)
-    # All that is read of a table, or of what is kept per id, is read before any
-    # of it is written: an array that is used after it was replaced is copied.
-    own, train, choice, rows = lax.optimization_barrier(
-      (own, train, choice, rows)
-    )
     arch = _collection(choice)
 
     # With the running statistics: those of the batch would tell each row of
@@ -276,20 +272,53 @@ def make_step(
     (dense_grads, row_grads), stats = jax.grad(
       objective, argnums=(0, 1), has_aux=True
     )(train.params, rows)
-    own = online.adapt(own, given, train, previous, batch, losses, key)
-    own, train, losses, dense_grads, row_grads = lax.optimization_barrier(
-      (own, train, losses, dense_grads, row_grads)
+    # All that is read of a table, or of what is kept per id, is read before any
+    # of it is written, by the order of the data: XLA would copy it whole.
+    known = [losses, *jax.tree.leaves((choice, row_grads))]
+    read_too = []
+
+    def look_up(train, batch):
+      found = given.look_up(train, batch)
+      read_too.extend(jax.tree.leaves(found[1]))
+      return found
+
+    own = online.adapt(
+      own,
+      given._replace(look_up=look_up),
+      train,
+      _ordered(previous, *known),
+      _ordered(batch, *known),
+      losses,
+      key,
     )
+    flat_ids = {
+      space: rows_lib.after(ids, *known, *read_too)
+      for space, ids in flat_ids.items()
+    }
     new_train, norm = steps.apply_gradients(
       train, given.optimizer, dense_grads, flat_ids, row_grads, stats, None
     )
-    own = online.remember(own, given, batch, choice, losses)
+    # What was learnt of what is kept per id is in arrays that are not.
+    vocabularies = [plan.vocab_size for plan in model.architecture.fields]
+    learnt = [
+      leaf
+      for leaf in jax.tree.leaves(own)
+      if not leaf.ndim or leaf.shape[0] not in vocabularies
+    ]
+    own = online.remember(
+      own, given, _ordered(batch, *known, *learnt), choice, losses
+    )
     first = state.train.step * len(logits)
     kept = lax.dynamic_update_slice(state.logits, logits, (first,))
     state = StreamState(new_train, own, kept)
     return state, {'loss': jnp.sum(weights * losses), 'grad_norm': norm}
 
   return step
+
+
+def _ordered(batch, *others):
+  """The same batch, whose ids are known only after other arrays are."""
+  return batch._replace(ids=rows_lib.after(batch.ids, *others))
 
 
 def make_predict(
@@ -338,10 +367,9 @@ def pushed(
   seen = counts.at[jnp.maximum(ordered, 0)].get(mode='clip')
   column = (seen + place - first) % length
   rows = jnp.where(kept, _dropped(history, ordered), len(history))
-  # Counts are read before they are written.
-  column, counts = lax.optimization_barrier((column, counts))
   history = history.at[rows, column].set(values[order], mode='drop')
-  return history, counted(counts, ids)
+  # Counts are read before they are written.
+  return history, counted(counts, rows_lib.after(ids, column))
 
 
 def _dropped(array, ids):

@@ -7,7 +7,6 @@ that of the present one.
 """
 
 import jax
-from jax import lax
 import jax.numpy as jnp
 
 from jax_autorec import errors
@@ -71,8 +70,6 @@ def row_darts(learning_rate: float = 1e-4) -> online.Online:
       return jnp.sum(weights * found)
 
     grads = jax.grad(objective)(gathered(own, tools, ids))
-    # Logits are read before they are written: see `online.make_step`.
-    grads, own = lax.optimization_barrier((grads, own))
     result = {}
     for (name, column), grad in zip(online.columns(tools, ids), grads):
       one = own[name]
