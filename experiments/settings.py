@@ -49,7 +49,8 @@ _DEFAULT = {
     },
     # Fewer updates leave the policy nearly even.
     'nis': {'epochs': 4, 'min_steps': 2000},
-    'sseds': {'epochs': 10, 'min_steps': 1000},
+    # At most: it stops as a training does.
+    'sseds': {'epochs': 20, 'min_steps': 1000},
     'autosrh': {'epochs': 20, 'min_steps': 2000},
     'pep': {'epochs': 20, 'min_steps': 1000},
     'optembed': {'epochs': 20, 'min_steps': 1000},

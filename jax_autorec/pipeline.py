@@ -497,9 +497,10 @@ def run_search(
     space: an architecture with open choices.
     selectors: path of an open slot ('interactions') -> its selector.
     data: encoded splits; the test split is never read.
-    settings: how weights are trained; patience does not apply.
-    num_steps: steps in all, at most where a selector measures when it is done;
-      None for `settings.epochs`.
+    settings: how weights are trained; patience applies where all selectors
+      only derive.
+    num_steps: steps in all, at most where a selector measures when it is done
+      or all only derive; None for `settings.epochs`.
     seed: of initialisation, draws and the order of rows.
     workdir: where checkpoints and records go; None keeps all in memory. One
       that holds another space, data set, seed or setting is refused; selectors
@@ -530,6 +531,7 @@ def run_search(
   )
   train = batches_lib.Batches(data.train, settings.batch_size, seed=seed)
   bilevel = any(s.split == 'valid' for s in selectors.values())
+  plain = all(s.only_derives for s in selectors.values())
   valid = batches_lib.Batches(data.valid, settings.batch_size, seed=seed + 1)
   compiled = jax.jit(supernet.make_predict(model, selectors))
 
@@ -564,7 +566,7 @@ def run_search(
       feed=feed,
       batch_size=settings.batch_size,
       schedule=_schedule(settings, train, num_steps),
-      stopping=loop.Stopping(patience=0),
+      stopping=settings.stopping if plain else loop.Stopping(patience=0),
       evaluate=evaluate_valid,
       checkpoints=checkpoints,
       records=records,
@@ -572,6 +574,8 @@ def run_search(
       about=about | supernet.recorded(state, selectors),
       finish=lambda state: supernet.measured(state, selectors, space),
     )
+    if plain and position.best_step != position.step:
+      state, _ = checkpoints.restore_step(position.best_step, state)
     on_disk = checkpoints.bytes_on_disk()
   finally:
     records.close()

@@ -127,6 +127,9 @@ class Selector(NamedTuple):
     measure: (arch, memory, context) -> JSON values for the records, and
       whether the search may end; at every evaluation, on the host. It may read
       whole tables, in blocks. The search ends once all that measure agree.
+    only_derives: True if nothing is learnt before `derive`: where that holds
+      for all selectors the search is a plain training. It stops as one, and
+      `derive` reads the weights of its best evaluation.
   """
 
   init: Callable[..., tuple[PyTree, PyTree]]
@@ -142,6 +145,7 @@ class Selector(NamedTuple):
   reward: Callable[..., Array] | None = None
   aux_loss: Callable[..., Array] | None = None
   measure: Callable[..., tuple[dict[str, Any], bool]] | None = None
+  only_derives: bool = False
 
 
 class Scored(NamedTuple):

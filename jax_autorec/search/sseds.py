@@ -6,6 +6,10 @@ of every field then gets a factor of 1, and |dL/dfactor|, the loss's slope where
 the column begins to fade, says how much the model leans on it. The columns it
 leans on most are kept, as a width per field, and the model is retrained.
 
+The training stops early, on the validation split: past its best, a model leans
+on columns that it would be better without, and |slope| does not tell the two
+apart.
+
 Deviations: the slopes are taken batch by batch over the whole validation split
 and their sizes averaged. Columns are taken in the order of their saliency until
 the budget is full (equal ones in that of fields), where a known port keeps what
@@ -63,7 +67,13 @@ def sseds(share: float = 0.1, max_params: float | None = None) -> base.Selector:
     return keep_columns(space, saliency, size, budget)
 
   return base.Selector(
-    init, sample, base.unchanged, derive, optax.identity(), split='train'
+    init,
+    sample,
+    base.unchanged,
+    derive,
+    optax.identity(),
+    split='train',
+    only_derives=True,
   )
 
 

@@ -1,5 +1,6 @@
 """SSEDS: saliency against differences of the loss, budgets, noise fields."""
 
+import dataclasses
 import functools
 
 from absl.testing import absltest, parameterized
@@ -184,6 +185,21 @@ def _variables(architecture):
     jnp.float32(0.1),
   )
   return variables['params'], tables, {}
+
+
+class TrainingTest(absltest.TestCase):
+  def test_it_stops_as_a_training_and_reads_the_best_weights(self):
+    data, found = _found()
+    settings = dataclasses.replace(
+      _settings(), learning_rate=0.1, embedding_l2=0.0
+    )
+    overfitted = pipeline.run_search(
+      found.space, found.selectors, data, settings, num_steps=3200, seed=1
+    )
+    self.assertLess(overfitted.info['steps'], 3200)
+    best = overfitted.info['best_step']
+    self.assertLess(best, overfitted.info['steps'])
+    self.assertEqual(int(overfitted.state.train.step), best)
 
 
 class PlantedTest(absltest.TestCase):
