@@ -284,15 +284,17 @@ def _pool(rows: Array, live: Array, plans: list[fields_lib.FieldPlan]) -> Array:
   """
   if all(plan.max_length == 1 for plan in plans):
     return rows
-  pooled, start = [], 0
-  for plan in plans:
-    end = start + plan.max_length
-    total = rows[:, start:end].sum(1, keepdims=True)
+  # Unlike those of slices, the gradients of a split are joined, not padded.
+  ends = np.cumsum([plan.max_length for plan in plans])[:-1]
+  pooled = []
+  for plan, own, there in zip(
+    plans, jnp.split(rows, ends, 1), jnp.split(live, ends, 1)
+  ):
+    total = own.sum(1, keepdims=True)
     if plan.pooling == 'mean':
-      count = live[:, start:end].sum(1)[:, None, None]
+      count = there.sum(1)[:, None, None]
       total = total / jnp.maximum(count, 1).astype(rows.dtype)
     pooled.append(total)
-    start = end
   return jnp.concatenate(pooled, 1)
 
 

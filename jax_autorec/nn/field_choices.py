@@ -6,7 +6,6 @@ anneals or takes an argmax.
 """
 
 from collections.abc import Mapping, Sequence
-import itertools
 
 import flax.linen as nn
 import jax
@@ -166,10 +165,9 @@ class MixedDims(FieldChoice):
     divisor = jnp.maximum(count, 1)
     mean = blocks.psum((live * rows).sum(1), self.axis_name) / divisor
     centred = (rows - mean[:, None]) * live
-    ends = (0, self.plan.table_dim)
+    parts = [centred]
     if self.plan.tables == 'separate':
-      ends = (*self.plan.first_columns, self.plan.table_dim)
-    parts = [centred[..., a:b] for a, b in itertools.pairwise(ends)]
+      parts = jnp.split(centred, self.plan.first_columns[1:], axis=-1)
     squares = jax.vmap(jax.scipy.linalg.block_diag)(
       *(jnp.einsum('fbr,fbs->frs', part, part) for part in parts)
     )
@@ -630,10 +628,9 @@ class MixedBuckets(MixedDims):
 
   def _spread(self, weights):
     """Weights [..., N] of candidates for each of their columns: [..., R]."""
-    dims = np.array(self.plan.dims)
-    return jnp.repeat(
-      weights, dims, axis=2, total_repeat_length=self.plan.table_dim
-    )
+    dims = self.plan.dims
+    # A product of matrices, not `jnp.repeat`: its gradient is a scatter.
+    return weights @ np.repeat(np.eye(len(dims), dtype=np.float32), dims, 1)
 
   def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
     """What `values` gives, pooled; mask [B] -> field vectors [B, F, D]."""

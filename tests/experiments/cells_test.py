@@ -280,6 +280,13 @@ class RunnerTest(_Case):
         self.runner.run_all(self.make())
     self.assertEqual({cell.failure for cell in self.make()}, {None})
 
+  def test_processes_share_the_cores_out(self):
+    cores = os.sched_getaffinity(0)
+    self.assertEqual(cells.shares(1), [set()])
+    self.assertEqual(cells.shares(len(cores) + 1), [set()] * (len(cores) + 1))
+    with mock.patch.object(os, 'sched_getaffinity', lambda _: {3, 5, 6, 7, 9}):
+      self.assertEqual(cells.shares(2), [{3, 5, 6}, {7, 9}])
+
   def test_jobs(self):
     with self.assertRaisesRegex(errors.ConfigError, 'jobs is 0'):
       cells.Runner('data', self.workdir, 0)
