@@ -17,6 +17,7 @@ from jax_autorec import errors
 from jax_autorec import fields as fields_lib
 
 _COMBINES = ('product', 'sum', 'concat')
+_FILLED = 0.9  # Of a budget, where single blocks can go ahead of others.
 
 
 def budget(
@@ -168,7 +169,9 @@ def mixed_dims(
   Without a budget the block of the fewest rows gets the full width, as in the
   authors' code, and others follow. With one, widths are as large as it allows:
   lambda is solved for what is left once widths are clipped to the full one and
-  projections, which the paper's budget omits, are counted.
+  projections, which the paper's budget omits, are counted. Where that leaves
+  more than a tenth of the budget, since all blocks of a size would grow
+  together or a large one doubles, single blocks go one step ahead of the rule.
 
   Args:
     architecture: closed, of one width, which is the full one.
@@ -207,12 +210,12 @@ def mixed_dims(
     dims = power_rule(rows, alpha, scale, full, power_of_two)
     return np.where(whole, full, dims)
 
-  def build(scale):
-    return _with_blocks(architecture, cut, widths(scale))
+  def close(dims):
+    return _with_blocks(architecture, cut, dims)
 
   if max_params is None:
-    return build(full * rows.min() ** alpha)
-  check_budget(build(0.0), max_params, 'lower `threshold`')
+    return close(widths(full * rows.min() ** alpha))
+  check_budget(close(widths(0.0)), max_params, 'lower `threshold`')
   # Widths change at these alone: at lambda = (d - 1/2) rows^alpha.
   steps = np.arange(2, full + 1) - 0.5
   scales = np.unique(np.outer(rows**alpha, steps)) * (1 + 1e-9)
@@ -226,11 +229,22 @@ def mixed_dims(
   # Tables grow with lambda; projections come on top, and go where a width
   # becomes the largest: the last lambda that fits lies below the bound.
   place = _first(lambda i: tables(scales[i]) > max_params, len(scales))
-  for scale in scales[:place][::-1]:
-    found = build(scale)
-    if found.ep_total <= max_params:
-      return found
-  return build(0.0)
+  while place and close(widths(scales[place - 1])).ep_total > max_params:
+    place -= 1
+  dims = widths(scales[place - 1] if place else 0.0)
+  # What is left holds no further step of the rule; it may hold that of some
+  # blocks, each as it would be wider next.
+  tried = np.zeros(len(dims), bool)
+  for scale in scales[place:]:
+    if tried.all() or close(dims).ep_total >= _FILLED * max_params:
+      break
+    following = widths(scale)
+    for i in np.flatnonzero((following > dims) & ~tried):
+      tried[i] = True
+      wider = np.where(np.arange(len(dims)) == i, following, dims)
+      if close(wider).ep_total <= max_params:
+        dims = wider
+  return close(dims)
 
 
 def _first(is_true: Callable[[int], bool], count: int) -> int:

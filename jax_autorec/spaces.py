@@ -544,10 +544,9 @@ def quantize_within(
     kind: 'sx' or 'vq'.
     groups: codes per id.
     shares: of ids, per tier, most frequent first.
-    max_params: bound on `ep_total` of the packed model, in float32 entries. It
-      is filled as far as powers of two allow: to nine tenths while codes are
-      the larger part, less where doubling codebooks takes great steps, and
-      not beyond the largest model that is smaller than plain rows.
+    max_params: bound on `ep_total` of the packed model, in float32 entries. All
+      fields get the largest numbers that it holds, which are powers of two;
+      then single fields, the largest first, get larger ones as long as any fit.
     shared: whether all groups of a field have one codebook.
 
   Raises:
@@ -555,23 +554,31 @@ def quantize_within(
   """
   largest = max(plan.vocab_size for plan in architecture.categorical)
   sizes = [2**n for n in range(16, 0, -1) if 2**n < 2 * largest]
-  best, least = None, math.inf
+  options = []
   for centroids in itertools.combinations_with_replacement(sizes, len(shares)):
     tiers = list(zip(shares, centroids))
     try:
-      found = quantize(architecture, kind, groups, tiers, shared=shared)
+      options.append(quantize(architecture, kind, groups, tiers, shared=shared))
     except errors.ConfigError:
       continue  # No field is smaller with so many.
-    size = found.packed.ep_total
-    least = min(least, size)
-    if size <= max_params and (best is None or size > best[0]):
-      best = size, found
-  if best is None:
+  size = lambda found: found.packed.ep_total
+  fitting = [found for found in options if size(found) <= max_params]
+  if not fitting:
+    least = min(map(size, options), default=math.inf)
     raise errors.ConfigError(
       f'A budget of {max_params} entries; the smallest model with {groups} '
       f'codes per id has {least}: raise the budget, or give fewer groups.'
     )
-  return best[1]
+  best = max(fitting, key=size)
+  places = [i for i, plan in enumerate(best.fields) if plan.quantizer]
+  for place in sorted(places, key=lambda i: -best.fields[i].vocab_size):
+    for option in options:
+      fields = list(best.fields)
+      fields[place] = option.fields[place]
+      found = dataclasses.replace(best, fields=tuple(fields))
+      if fields[place].quantizer and size(best) < size(found) <= max_params:
+        best = found
+  return best
 
 
 def lr(

@@ -198,6 +198,25 @@ class MixedDimsTest(parameterized.TestCase):
       # The choices allow it.
       self.assertGreaterEqual(found.ep_total, 0.9 * budget)
 
+  @parameterized.product(
+    vocab_sizes=[[3000] * 5, [20_000, 50, 3000, 3000, 900, 40, 10]],
+    power_of_two=[False, True],
+    share=[0.17, 0.3, 0.47, 0.66],
+  )
+  def test_single_blocks_fill_what_the_rule_leaves(
+    self, vocab_sizes, power_of_two, share
+  ):
+    """P5: where equal fields would grow together, or the largest doubles."""
+    model = _model(vocab_sizes)
+    budget = share * model.ep_total
+    found = sizes.mixed_dims(
+      model, 0.2, threshold=0, power_of_two=power_of_two, max_params=budget
+    )
+    self.assertBetween(found.ep_total, 0.89 * budget, budget)
+    equal = [d for d, size in zip(_dims(found), vocab_sizes) if size == 3000]
+    step = min(equal) if power_of_two else 1
+    self.assertLessEqual(max(equal) - min(equal), step)
+
   @parameterized.parameters(range(6))
   def test_blocks_are_equally_popular(self, seed):
     rng = np.random.default_rng(seed)
