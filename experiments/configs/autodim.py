@@ -4,10 +4,12 @@ Zhao et al., WWW 2021 (arXiv:2006.14827), report 64 to 78 % fewer embedding
 parameters than one width of 32 at a higher AUC (Criteo, Avazu; FM, Wide & Deep,
 DeepFM). Differences from the paper: the learning rate of the logits follows
 from how far they are to travel, since with few updates they never leave their
-start; the temperature falls over the whole search. `search.split=train` is
-AD-s, `search.order=2` the exact second order. Controls: logistic regression,
-one width of 32 (base), the narrowest single width of at least the size found,
-and random widths of that size.
+start; the temperature is constant, batches see many draws, and of widths that
+the search does not tell apart the narrowest is taken, where the paper takes the
+heaviest (`jax_autorec/search/autodim.py` says why).
+`search.split=train` is AD-s, `search.order=2` the exact second order. Controls:
+logistic regression, one width of 32 (base), the narrowest single width of at
+least the size found, and random widths of that size.
 
   python -m experiments.run \
     --config=experiments/configs/autodim.py:movielens_1m \
@@ -41,8 +43,15 @@ def get_config(argument: str | None = None):
       # Of the logits; left open, `travel` over the number of updates.
       'learning_rate': config_dict.placeholder(float),
       'travel': 4.0,
-      'schedule': 'linear',
+      # Of the temperature: 'constant', at `floor`; 'linear', from 1 to `floor`
+      # over the whole search; 'published', which suits far longer searches.
+      'schedule': 'constant',
       'floor': 0.1,
+      # Per batch; each is seen by as many rows.
+      'draws': 16,
+      # Of widths that weigh at least so much of the heaviest, the narrowest; 1,
+      # as published, for the heaviest.
+      'tolerance': 1 / 3,
     }
   )
   config.controls = ('lr', 'base', 'uniform', 'random_dims')

@@ -44,6 +44,8 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
     floor=options['floor'],
     inner_rate=options['inner_rate'] if order == 2 else None,
     split=split,
+    draws=options['draws'],
+    tolerance=options['tolerance'],
   )
   return {'fields': selector}
 

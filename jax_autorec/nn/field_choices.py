@@ -90,7 +90,8 @@ class MixedDims(FieldChoice):
   In training moments are those of the batch; running ones, for evaluation, are
   kept of the rows, and not of each candidate.
 
-  Collections: 'arch': 'weights' [F, N]; 'params': 'scale' [F], per candidate
+  Collections: 'arch': 'weights' [F, N], or [S, F, N]: S draws, each of which
+  as many rows of the batch see; 'params': 'scale' [F], per candidate
   'kernel_{dim}' [F, dim, D] or [dim, D]; 'batch_stats': 'mean' [F, R],
   'covariance' [F, R, R].
 
@@ -144,12 +145,21 @@ class MixedDims(FieldChoice):
     # Fields first: products of matrices then find each field's rows together.
     rows = jnp.swapaxes(vectors, 0, 1)
     centred, _, covariance = self._moments(rows, mask, train)
-    if self.plan.transform == 'zero_pad':
-      total = self.scale[:, None, None] * self._padded(centred, covariance)
+    batch_size, draws = rows.shape[1], self.weights.value
+    if draws.ndim == 3:
+      # As many rows of every draw; the moments are those of all rows.
+      centred = _grouped(centred, len(draws))
+      draws = jnp.swapaxes(draws, 0, 1)
     else:
-      kernel = self.scale[:, None, None] * self._map(covariance)
-      total = jnp.matmul(centred, kernel)
-    return jnp.swapaxes(total, 0, 1)
+      centred, draws = centred[:, None], draws[:, None]
+    if self.plan.transform == 'zero_pad':
+      total = self._padded(centred, covariance, draws)
+    else:
+      total = jnp.matmul(centred, self._map(covariance, draws))
+    total = self.scale[:, None, None] * total.reshape(
+      (len(rows), -1, self.plan.width)
+    )
+    return jnp.swapaxes(total[:, :batch_size], 0, 1)
 
   def _moments(self, rows, mask, train):
     """Of rows [F, B, R]: centred, zeros where masked; mean, covariance.
@@ -180,13 +190,14 @@ class MixedDims(FieldChoice):
         running.value = keep * running.value + (1 - keep) * new
     return centred, mean, covariance
 
-  def _map(self, covariance):
-    """All candidates as one linear map of a centred row: [F, R, D]."""
+  def _map(self, covariance, draws):
+    """All candidates as one linear map per draw [F, S, N]: [F, S, R, D]."""
     plan, total = self.plan, 0.0
     for n, dim, start, scaled in self._scaled(covariance):
-      weighted = scaled * self.weights.value[:, n, None, None]
+      weighted = scaled[:, None] * draws[:, :, n, None, None]
       after = plan.table_dim - start - dim
-      total = total + jnp.pad(weighted, ((0, 0), (start, after), (0, 0)))
+      ends = ((0, 0), (0, 0), (start, after), (0, 0))
+      total = total + jnp.pad(weighted, ends)
     return total
 
   def _scaled(self, covariance):
@@ -201,15 +212,23 @@ class MixedDims(FieldChoice):
       scale = lax.rsqrt(variance + self.epsilon)
       yield n, dim, start, kernel * scale[:, None]
 
-  def _padded(self, centred, covariance):
+  def _padded(self, centred, covariance, draws):
     plan, total = self.plan, 0.0
     variance = jnp.diagonal(covariance, axis1=1, axis2=2)
-    normal = centred * lax.rsqrt(variance + self.epsilon)[:, None]
+    normal = centred * lax.rsqrt(variance + self.epsilon)[:, None, None]
     for n, (dim, start) in enumerate(zip(plan.dims, plan.first_columns)):
-      own = normal[..., start : start + dim]
-      own = own * self.weights.value[:, n, None, None]
-      total = total + jnp.pad(own, ((0, 0), (0, 0), (0, plan.width - dim)))
+      own = normal[..., start : start + dim] * draws[:, :, n, None, None]
+      ends = ((0, 0), (0, 0), (0, 0), (0, plan.width - dim))
+      total = total + jnp.pad(own, ends)
     return total
+
+
+def _grouped(rows: Array, count: int) -> Array:
+  """[F, B, R] -> [F, count, B / count, R], padded with zeros where needed."""
+  lack = -rows.shape[1] % count
+  if lack:
+    rows = jnp.pad(rows, ((0, 0), (0, lack), (0, 0)))
+  return rows.reshape(len(rows), count, -1, rows.shape[2])
 
 
 class Blocks(FieldChoice):

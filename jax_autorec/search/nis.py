@@ -202,7 +202,8 @@ def nis(
   cost_weight * max(entries / budget - 1, 0).
 
   Args:
-    tx: optimiser of the logits, and of the critic.
+    tx: optimiser of the logits, and of the critic; `optax.multi_transform`
+      gives each a rate of its own, by the keys 'logits' and 'critic'.
     blocks: the open choice, `Architecture.choice`.
     num_steps: steps of the search, warm-ups included.
     budget: entries of the field vectors' tables and linear maps that cost

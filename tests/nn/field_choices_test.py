@@ -99,6 +99,23 @@ class MixedDimsTest(parameterized.TestCase):
       )
       np.testing.assert_allclose(got[:_LIVE], paths[n], rtol=2e-4, atol=2e-5)
 
+  @parameterized.parameters(*_OPTIONS)
+  def test_rows_of_a_batch_see_several_draws(self, **options):
+    """37 rows of 4 draws: ten each, and seven; the moments are of all."""
+    plan, module = _module(**options)
+    rows = _rows(plan.table_dim)
+    variables = _variables(module, rows)
+    draws = np.random.default_rng(3).dirichlet(np.ones(3), (4, 3))
+    variables['arch'] = {'weights': jnp.asarray(draws, jnp.float32)}
+    got, _ = module.apply(
+      variables, rows, _MASK, train=True, mutable=['batch_stats']
+    )
+    self.assertEqual(got.shape, (37, 3, plan.width))
+    paths = _candidates(plan, variables, rows)
+    seen = draws[np.arange(_LIVE) // 10]
+    expected = np.einsum('bfn,nbfd->bfd', seen, paths)
+    np.testing.assert_allclose(got[:_LIVE], expected, rtol=2e-4, atol=2e-5)
+
   def test_the_scale_of_rows_does_not_matter(self):
     plan, module = _module()
     rows = 40 * _rows(plan.table_dim)

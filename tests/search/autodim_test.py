@@ -41,6 +41,11 @@ class TemperatureTest(parameterized.TestCase):
     got = temperature(jnp.int32(step), 100, 'linear', 0.2)
     self.assertAlmostEqual(float(got), expected, places=6)
 
+  def test_constant_holds_in_the_warm_up_too(self):
+    for step in (-3, 0, 50, 200):
+      got = temperature(jnp.int32(step), 100, 'constant', 0.2)
+      self.assertAlmostEqual(float(got), 0.2, places=6)
+
   def test_unknown_schedule_and_warm_up_without_end(self):
     with self.assertRaisesRegex(errors.ConfigError, "'cosine'.*linear"):
       search.autodim(optax.sgd(1.0), 10, schedule='cosine')
@@ -52,7 +57,7 @@ class DrawTest(absltest.TestCase):
   def test_nearly_cold_draws_have_the_frequencies_of_the_softmax(self):
     shares = np.array([0.1, 0.2, 0.3, 0.25, 0.15])
     selector = search.autodim(
-      optax.sgd(1.0), 20_000, schedule='published', warmup=0
+      optax.sgd(1.0), 20_000, schedule='published', warmup=0, draws=1
     )
     arch = {'logits': jnp.log(jnp.array(shares, jnp.float32))[None] + 3.0}
 
@@ -69,7 +74,9 @@ class DrawTest(absltest.TestCase):
 
   def test_phases_share_nothing_but_the_logits(self):
     """An evaluation has no noise; equal keys and temperatures equal draws."""
-    selector = search.autodim(optax.sgd(1.0), 100, warmup=10)
+    selector = search.autodim(
+      optax.sgd(1.0), 100, warmup=10, schedule='linear', draws=1
+    )
     arch = {'logits': jnp.array([_LOGITS['a']])}
     sample = lambda phase, step, key: np.asarray(
       selector.sample(arch, (), None, phase, jnp.int32(step), key).choice[
@@ -90,8 +97,8 @@ class DrawTest(absltest.TestCase):
     )
 
 
-def _derive(arch, architecture):
-  selector = search.autodim(optax.sgd(1.0), 10)
+def _derive(arch, architecture, **options):
+  selector = search.autodim(optax.sgd(1.0), 10, **options)
   return selector.derive(arch, (), base.Context(architecture, None))
 
 
@@ -109,6 +116,22 @@ class DeriveTest(parameterized.TestCase):
       1 * 7 + 2 * 5 + 2 * 6,
     )
     self.assertEqual(derived.projection_params, 4 * (1 + 2 + 2))
+
+  def test_takes_the_narrowest_of_those_that_are_not_told_apart(self):
+    weights = np.array([[0.2, 0.3, 0.5], [0.45, 0.1, 0.45], [0.1, 0.6, 0.3]])
+    arch = {'logits': np.log(weights) + 2}
+    for tolerance, dims in (
+      (1.0, [4, 1, 2]),
+      (0.5, [2, 1, 2]),
+      (0.3, [1, 1, 2]),
+    ):
+      derived = _derive(arch, _space(), tolerance=tolerance)
+      self.assertEqual([plan.dim for plan in derived.fields], dims)
+
+  def test_values_out_of_range(self):
+    for options in (dict(draws=0), dict(tolerance=0.0), dict(tolerance=1.1)):
+      with self.assertRaisesRegex(errors.ConfigError, 'draws and tolerance'):
+        search.autodim(optax.sgd(1.0), 10, **options)
 
   @parameterized.parameters('linear', 'zero_pad')
   def test_all_widest_is_the_plain_model(self, transform):
@@ -229,14 +252,18 @@ class OrderOfFieldsTest(parameterized.TestCase):
 
 
 def _searched(name, ranks, travel):
-  """Weights of the widths (1, 4, 16), and the planted ranks, by field."""
+  """Weights of widths (1, 4, 16), planted ranks, widths found; by field."""
   data = planted_fields.generate(
     name, num_rows=40_000, num_values=40, ranks=ranks, seed=0
   )
   steps, warmup = 640, 160
   space = spaces.open_dims(spaces.fm(data.schema, dim=16), (1, 4, 16))
   selector = search.autodim(
-    optax.adam(travel / (steps - warmup)), steps, period=1, warmup=warmup
+    optax.adam(travel / (steps - warmup)),
+    steps,
+    period=1,
+    warmup=warmup,
+    tolerance=1 / 3,
   )
   settings = settings_lib.Settings(
     batch_size=1000,
@@ -250,23 +277,25 @@ def _searched(name, ranks, travel):
     space, {'fields': selector}, data, settings, num_steps=steps, seed=0
   )
   weights = np.asarray(jax.nn.softmax(found.state.arch['fields']['logits']))
-  return weights, [data.truth['ranks'][p.name] for p in space.categorical]
+  ranks = [data.truth['ranks'][plan.name] for plan in space.categorical]
+  derived = pipeline.derive(found, data)
+  return weights, ranks, [plan.dim for plan in derived.categorical]
 
 
 class PlantedTest(parameterized.TestCase):
   """One seed; `planted_widths_table.py` has ten, and larger data."""
 
   def test_noise_gets_the_least_and_signal_more(self):
-    weights, ranks = _searched('planted_noise', (4, 4, 4, 0, 0), 4)
-    for chosen, rank in zip(weights.argmax(1), ranks):
-      self.assertEqual(chosen > 0, rank > 0, (weights, ranks))
+    weights, ranks, dims = _searched('planted_noise', (4, 4, 4, 0, 0), 4)
+    for dim, rank in zip(dims, ranks):
+      self.assertEqual(dim > 1, rank > 0, (weights, ranks))
 
   def test_little_is_learnt_of_labels_that_say_nothing(self):
     """P4: with labels of the train split widths would be told apart.
 
     A narrow field is less often wrong by much, so they are not quite even.
     """
-    weights, _ = _searched('planted_permuted', (4, 4, 4, 1, 1), 0.5)
+    weights, *_ = _searched('planted_permuted', (4, 4, 4, 1, 1), 0.5)
     entropy = -(weights * np.log(weights)).sum(1) / np.log(3)
     self.assertGreater(entropy.min(), 0.9)
 
