@@ -82,8 +82,8 @@ def autodim(
     inner_rate: None for first order, as in the paper; else xi of the second.
     split: 'valid', or 'train' for AD-s.
     draws: per batch, of which each is seen by as many rows: gradients of the
-      logits are as much less noisy, and steps cost no more. In published code
-      all rows see one.
+      logits spread less, for a few hundredths of a step. In published code all
+      rows see one.
     tolerance: of widths whose weight is at least so much of the field's largest
       the narrowest is taken; 1 for the heaviest, as published. Of a field that
       needs no more than its narrowest width the weights are told apart by
