@@ -134,8 +134,6 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
       'ipnn': {'embedding_l2': 0.05, 'norm': 'none', 'dropout': 0.3},
     },
   },
-  # By validation AUC: a longer search overfits before it tells widths apart.
-  'movielens_1m': {'search': {'autodim': {'epochs': 7}}},
   'diabetes130': {
     'dim': 10,
     'batch_size': 1024,
