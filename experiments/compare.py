@@ -15,7 +15,6 @@ Writes `compare.html`, `table.md`, `cells.csv` (one line per trained model),
 the references).
 """
 
-import os
 import pathlib
 import shlex
 import sys
@@ -24,7 +23,7 @@ from absl import flags
 
 from experiments import cells as cells_lib
 from experiments import cli
-from jax_autorec import errors
+from jax_autorec import errors, files
 
 _CONFIG = cli.config_flag(
   None, 'A table: a file in experiments/configs, with its argument.'
@@ -86,12 +85,6 @@ def _dry_run(cells, everything) -> None:
       'one (--rows=..., --seeds=...)'
     )
   print(text + '.')
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-  partial = path.with_suffix('.partial')
-  partial.write_text(text, 'utf-8')
-  os.replace(partial, path)
 
 
 def _page(summary, command: str) -> dict:
@@ -172,10 +165,10 @@ def main(argv: list[str]) -> None:
   summary = tables.summarize(everything, table.get('reference'))
   tables.write_csv(workdir, summary)
   text = tables.markdown(summary)
-  _write(workdir / 'table.md', text)
+  files.write_text(workdir / 'table.md', text)
   command = shlex.join(['python', '-m', 'experiments.compare', *sys.argv[1:]])
   page = report.render_comparison(_page(summary, command))
-  _write(workdir / 'compare.html', page)
+  files.write_text(workdir / 'compare.html', page)
   print(text)
   print(f'Page: {workdir / "compare.html"}')
   if failed:

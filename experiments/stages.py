@@ -4,7 +4,6 @@ from collections.abc import Mapping
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import time
 from typing import Any
@@ -16,7 +15,7 @@ from experiments import methods, recovery, reports, streams
 from experiments import settings as settings_lib
 from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
-from jax_autorec import errors, pipeline
+from jax_autorec import errors, files, pipeline
 from jax_autorec import report as report_lib
 from jax_autorec.data import datasets
 
@@ -296,9 +295,8 @@ def _write_predictions(path, split, logits):
   rows = hashlib.sha256(np.ascontiguousarray(split.ids))
   for array in (np.asarray(split.numeric), labels):
     rows.update(np.ascontiguousarray(array))
-  partial = path.with_suffix('.partial.npz')
-  np.savez_compressed(partial, rows=rows.hexdigest(), **arrays)
-  os.replace(partial, path)
+  with files.replacing(path) as file:
+    np.savez_compressed(file, rows=rows.hexdigest(), **arrays)
 
 
 def _size(model: pipeline.Model) -> dict[str, Any]:

@@ -7,8 +7,8 @@ page (`jax_autorec.report.comparison`).
 from collections.abc import Mapping, Sequence
 import csv
 import dataclasses
+import io
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments import cells as cells_lib
 from experiments import differences
-from jax_autorec import comparison, metrics
+from jax_autorec import comparison, files, metrics
 
 RESULT = 'result'
 
@@ -430,12 +430,11 @@ def write_csv(directory: pathlib.Path, summary: Mapping[str, Any]) -> None:
     if not lines:
       path.unlink(missing_ok=True)
       continue
-    partial = path.with_suffix('.partial')
-    with open(partial, 'w', encoding='utf-8', newline='') as file:
-      writer = csv.DictWriter(file, list(lines[0]))
-      writer.writeheader()
-      writer.writerows(lines)
-    os.replace(partial, path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]))
+    writer.writeheader()
+    writer.writerows(lines)
+    files.write_text(path, text.getvalue())
 
 
 def _moments(values):

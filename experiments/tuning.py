@@ -17,7 +17,7 @@ from typing import Any
 
 from experiments import cells as cells_lib
 from experiments import settings as settings_lib
-from jax_autorec import errors
+from jax_autorec import errors, files
 
 AXES = ('learning_rate', 'embedding_l2', 'dropout')
 
@@ -236,9 +236,7 @@ class Store:
       content = self.read()
       yield content
       content['data'] = self._data
-      partial = self.path.with_suffix('.partial')
-      partial.write_text(json.dumps(content, indent=1) + '\n', 'utf-8')
-      os.replace(partial, self.path)
+      files.write_text(self.path, json.dumps(content, indent=1) + '\n')
     finally:
       os.close(directory)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import logging
 
-from jax_autorec import errors
+from jax_autorec import errors, files
 from jax_autorec import fields as fields_lib
 from jax_autorec.report import plots
 
@@ -77,9 +77,7 @@ def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
     report, metrics, load('architecture.json', {}), load('config.json', {})
   )
   path = workdir / 'report.html'
-  partial = path.with_suffix('.partial')
-  partial.write_text(page, 'utf-8')
-  os.replace(partial, path)
+  files.write_text(path, page)
   return path
 
 
