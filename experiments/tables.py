@@ -17,6 +17,7 @@ import numpy as np
 from experiments import cells as cells_lib
 from experiments import differences
 from jax_autorec import comparison, files, metrics
+from jax_autorec import report as report_lib
 
 RESULT = 'result'
 
@@ -114,21 +115,12 @@ def entries(cell: cells_lib.Cell) -> list[dict[str, Any]]:
     recovered = report.get('recovered') if is_result else None
     for key in ('planted', 'planted_kept', 'others', 'others_pruned'):
       line[key] = recovered[key] if recovered else None
-    line['closed'] = _closed(report, model)
+    line['closed'] = report_lib.gap_closed(report, model)
     found = report.get('recovered_widths', {}) if is_result else {}
     for key in ('rank_correlation', 'noise_least', 'head', 'tail', 'duplicate'):
       line[key] = found.get(key)
     lines.append(line)
   return lines
-
-
-def _closed(report, model) -> float | None:
-  """Share of the gap in logloss from LR to the Bayes optimum, if known."""
-  if 'bayes' not in report or 'lr' not in report['controls']:
-    return None
-  worst = report['controls']['lr']['test']['logloss']
-  best = report['bayes']['test']['logloss']
-  return (worst - model['test']['logloss']) / (worst - best)
 
 
 def spread(values: Sequence[float], digits: int, with_std: bool = True) -> str:
