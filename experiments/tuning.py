@@ -69,7 +69,7 @@ def of_model(
   from jax_autorec import spaces
   from jax_autorec.search import controls
 
-  known = settings_lib.known(values['data']['name'], label, tuned=False)
+  known = settings_lib.known(values['data'], label, tuned=False)
   known |= settings_lib.given(values['train'])
   if known['batch_size'] is None:
     known['batch_size'] = settings_lib.batch_size(data.train.num_rows)
@@ -212,8 +212,7 @@ class Store:
     """
     self.path, self._data = path, dict(data)
     held = self.read().get('data', self._data)
-    options = {key: held[key] for key in held if key != 'seed'}
-    if options != {key: data[key] for key in data if key != 'seed'}:
+    if settings_lib.other_data(held, self._data):
       raise errors.ConfigError(
         f'{path} holds what was tuned on {held}, not on {dict(data)}: give '
         'another --output, or move that file.'
@@ -221,10 +220,7 @@ class Store:
 
   def read(self) -> dict[str, Any]:
     """Its content: 'chosen', 'cells', 'searched', each by label."""
-    empty = {'chosen': {}, 'cells': {}}
-    if not self.path.exists():
-      return empty
-    return empty | json.loads(self.path.read_text('utf-8'))
+    return settings_lib.read_tuned(self.path)
 
   @contextlib.contextmanager
   def update(self):

@@ -6,16 +6,22 @@ from absl.testing import absltest, parameterized
 
 from experiments import cli
 from experiments import settings as settings_lib
-from experiments.configs import autodim, autofis, base, ras
+from experiments.configs import autodim, autofis, base, defaults, ras
 from jax_autorec import errors
 
 
 def _with_tuned(test, name, chosen, data=None):
   """Puts a file of tuned values where `settings` looks for them."""
   directory = pathlib.Path(test.create_tempdir())
-  content = {'chosen': chosen, 'data': {'name': data or name}}
+  options = defaults.config(data or name, 'base').data.to_dict()
+  options.pop('max_rows')
+  content = {'chosen': chosen, 'data': options}
   (directory / f'{name}.json').write_text(json.dumps(content))
   test.enter_context(mock.patch.object(settings_lib, 'TUNED', directory))
+
+
+def _searches(name):
+  return settings_lib.known({'name': name}, 'fm', tuned=False)['search']
 
 
 class ResolveTest(parameterized.TestCase):
@@ -80,10 +86,10 @@ class ResolveTest(parameterized.TestCase):
     self.assertIsNone(values['search']['min_steps'])
 
   def test_what_suits_any_data_stands_where_a_protocol_says_nothing(self):
-    searches = settings_lib.known('frappe', 'fm', tuned=False)['search']
+    searches = _searches('frappe')
     self.assertEqual(searches['autofis']['ratio'], 2.0)
     self.assertNotIn('min_steps', searches['autofis'])
-    anywhere = settings_lib.known('adult', 'fm', tuned=False)['search']
+    anywhere = _searches('adult')
     self.assertEqual(searches['nis'], anywhere['nis'])
 
   def test_the_protocol_alone_is_for_unsearched_models(self):
@@ -105,6 +111,32 @@ class ResolveTest(parameterized.TestCase):
     _with_tuned(self, 'own', {'fm+gates': {'learning_rate': 3.0}}, 'own.toml')
     values = settings_lib.resolve(autofis.get_config('my/own.toml'))
     self.assertEqual(values['train']['learning_rate'], 3.0)
+
+  def test_values_of_one_split_are_not_for_another(self):
+    _with_tuned(self, 'movielens_1m', {'fm': {'learning_rate': 3.0}})
+    settings_lib._log_once.cache_clear()
+    config = autofis.get_config('movielens_1m')
+    found = settings_lib.resolve(config)['control_train']['base']
+    self.assertEqual(found['learning_rate'], 3.0)
+    config.data.max_rows = 100
+    found = settings_lib.resolve(config)['control_train']['base']
+    self.assertEqual(found['learning_rate'], 3.0)
+    config.data.split = 'ratio'
+    with self.assertLogs(level='INFO') as logs:
+      for _ in range(2):
+        found = settings_lib.resolve(config)['control_train']['base']
+        self.assertEqual(found['learning_rate'], 1e-3)
+    (line,) = logs.output
+    self.assertIn("split is 'time', now 'ratio'", line)
+    self.assertIn('movielens_1m.json is not used', line)
+
+  def test_a_damaged_file_of_tuned_values_is_named(self):
+    _with_tuned(self, 'frappe', {})
+    (settings_lib.TUNED / 'frappe.json').write_text('{"chosen": {')
+    with self.assertRaisesRegex(
+      errors.ConfigError, 'frappe.json does not hold'
+    ):
+      settings_lib.resolve(autofis.get_config('frappe'))
 
   def test_options_of_a_data_set_are_those_of_its_loader(self):
     data = autofis.get_config('criteo').data
