@@ -268,7 +268,10 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
   """The config as plain values, with what was left open filled in.
 
   Models that are compared with the main one get settings of their own, in
-  'control_train': what is good for one is no fair choice for another.
+  'control_train': what is good for one is no fair choice for another. Those of
+  one width take what was tuned for FDE at that width, where it was; the width
+  of 'uniform' follows from what a search finds, so 'uniform_tuned' has it for
+  each candidate.
 
   Raises:
     ConfigError: for an unknown model, an MLP option of a model without one or
@@ -297,11 +300,15 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
         f'model_options.{key} is set, but model {model!r} has no {key}.'
       )
   values['model_options'] = _options(given, known_values, values)
-  plain = known(data, model, values['tuned'])
+  controls = values.get('controls', ())
+  dims = values.get('search', {}).get('dims', ())
+  base_label = _fde(model, max(dims)) if dims and 'base' in controls else None
+  plain = known(data, model, values['tuned'], base_label)
   values['base_options'] = _options(given, plain, values)
   train = values['train']
   values['train'] = _filled(train, known_values)
   models = {'lr': 'lr', 'base': model, 'all': model + GATED, 'uniform': model}
+  labels = {'base': base_label}
   values['control_train'] = {
     control: _filled(
       train,
@@ -309,11 +316,23 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
         data,
         models.get(control, main),
         values['tuned'],
-        None if control in models else label,
+        labels.get(control) if control in models else label,
       ),
     )
-    for control in values.get('controls', ())
+    for control in controls
   }
+  if dims and 'uniform' in controls:
+    chosen = tuned_on(data)['chosen'] if values['tuned'] else {}
+    is_open = lambda key: train.get(key) is None and given.get(key) is None
+    values['uniform_tuned'] = {
+      str(dim): {
+        key: value
+        for key, value in chosen[_fde(model, dim)].items()
+        if is_open(key)
+      }
+      for dim in dims
+      if _fde(model, dim) in chosen
+    }
   if 'search' in values:
     is_gated = values['method'] in _GATED_METHODS
     # The weights of a search are trained as the result's where nothing else is
@@ -328,6 +347,11 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
         search['train'] = _filled(search['train'], known_of)
     values['search'] = search
   return values
+
+
+def _fde(model, dim):
+  """The label of one width for all fields."""
+  return f'{model}+fde{dim}'
 
 
 def _options(given, known_values, values):

@@ -78,6 +78,34 @@ class ResolveTest(parameterized.TestCase):
       controls = values['control_train']
       self.assertEqual(controls['base']['learning_rate'], 1.0)
 
+  def test_controls_of_one_width_take_what_was_tuned_for_it(self):
+    rates = {'fm': 1.0, 'fm+autodim': 2.0, 'fm+fde8': 3.0, 'fm+fde32': 4.0}
+    chosen = {
+      label: {'learning_rate': rate, 'embedding_l2': rate / 100}
+      for label, rate in rates.items()
+    }
+    _with_tuned(self, 'adult', chosen)
+    config = autodim.get_config('adult')
+    values = settings_lib.resolve(config)
+    rates = {k: v['learning_rate'] for k, v in values['control_train'].items()}
+    self.assertEqual(rates['base'], 4.0)
+    # Widths that were not tuned take the plain model's.
+    self.assertEqual(rates['uniform'], 1.0)
+    self.assertEqual(
+      values['uniform_tuned'],
+      {'8': chosen['fm+fde8'], '32': chosen['fm+fde32']},
+    )
+    # A given value wins.
+    config.train.learning_rate = 0.5
+    values = settings_lib.resolve(config)
+    self.assertEqual(values['control_train']['base']['learning_rate'], 0.5)
+    self.assertEqual(values['uniform_tuned']['8'], {'embedding_l2': 0.03})
+    config.tuned = False
+    self.assertEmpty(settings_lib.resolve(config)['uniform_tuned'])
+    # Other methods have no width to go by.
+    values = settings_lib.resolve(autofis.get_config('adult'))
+    self.assertEqual(values['control_train']['base']['learning_rate'], 1.0)
+
   def test_a_search_of_which_nothing_is_known_has_a_length(self):
     values = settings_lib.resolve(autodim.get_config('frappe'))
     self.assertGreater(values['search']['epochs'], 0)
@@ -133,9 +161,7 @@ class ResolveTest(parameterized.TestCase):
   def test_a_damaged_file_of_tuned_values_is_named(self):
     _with_tuned(self, 'frappe', {})
     (settings_lib.TUNED / 'frappe.json').write_text('{"chosen": {')
-    with self.assertRaisesRegex(
-      errors.ConfigError, 'frappe.json does not hold'
-    ):
+    with self.assertRaisesRegex(errors.ConfigError, 'does not hold tuned'):
       settings_lib.resolve(autofis.get_config('frappe'))
 
   def test_options_of_a_data_set_are_those_of_its_loader(self):
