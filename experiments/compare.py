@@ -15,7 +15,9 @@ Writes `compare.html`, `table.md`, `cells.csv` (one line per trained model),
 the references).
 """
 
+import collections
 import pathlib
+import re
 import shlex
 import sys
 
@@ -41,14 +43,21 @@ _DRY_RUN = flags.DEFINE_bool(
 
 
 def _seeds(table) -> list[int]:
+  """The seeds to run.
+
+  Raises:
+    ConfigError: for anything but whole numbers from 0 on, each once.
+  """
   if _SEEDS.value is None:
     return list(table['seeds'])
-  try:
-    return [int(seed) for seed in _SEEDS.value]
-  except ValueError as error:
+  # A cell is found again by the digits of its directory.
+  seeds = [int(seed) for seed in _SEEDS.value if re.fullmatch('[0-9]+', seed)]
+  if not seeds or len(set(seeds)) < len(_SEEDS.value):
     raise errors.ConfigError(
-      f'--seeds is {",".join(_SEEDS.value)!r}; expected whole numbers.'
-    ) from error
+      f'--seeds is {",".join(_SEEDS.value)!r}; expected whole numbers from 0 '
+      'on, each once, as 2021,2022.'
+    )
+  return seeds
 
 
 def _dry_run(cells, everything) -> None:
@@ -56,11 +65,18 @@ def _dry_run(cells, everything) -> None:
   times = cells_lib.timed({*cells, *everything})
   estimates = cells_lib.estimate(times, {cell.row for cell in cells})
   total, unknown, scaled = 0.0, 0, 0
+  states = collections.Counter()
   for cell in cells:
     command = f'python {shlex.join(cell.command(_DATA_DIR.value))}'
-    if cell.is_done:
+    state = cell.state
+    states[state] += 1
+    if state == 'done':
       spent = cells_lib.seconds(cell)
-      print(f'done, took {spent / 3600:.2f} h: {command}')
+      took = f'took {spent / 3600:.2f} h' if spent else 'time unknown'
+      print(f'done, {took}: {command}')
+      continue
+    if state not in cells_lib.TO_DO:
+      print(f'left alone ({cell.missing}): {command}')
       continue
     guess = estimates[cell.row]
     note = 'time unknown'
@@ -71,9 +87,9 @@ def _dry_run(cells, everything) -> None:
       scaled += not guess.own
       source = '' if guess.own else ', scaled from other rows'
       note = f'some {guess.seconds / 3600:.2f} h{source}'
-    state = f' ({cell.missing})' if cell.failure or cell.outdated else ''
-    print(f'to do{state}, {note}: {command}')
-  todo = sum(not cell.is_done for cell in cells)
+    reason = f' ({cell.missing})' if state == 'failed' else ''
+    print(f'to do{reason}, {note}: {command}')
+  todo = sum(states[state] for state in cells_lib.TO_DO)
   text = f'{todo} of {len(cells)} cells to do'
   if todo > unknown:
     text += f'; some {total / _JOBS.value / 3600:.2f} h'
@@ -84,6 +100,8 @@ def _dry_run(cells, everything) -> None:
       f'; {unknown} cells of unknown time: nothing is finished to tell by, run '
       'one (--rows=..., --seeds=...)'
     )
+  alone = [f'{states[s]} {s}' for s in cells_lib.LEFT_ALONE if states[s]]
+  text += f'; left alone: {", ".join(alone)}' if alone else ''
   print(text + '.')
 
 
@@ -113,9 +131,10 @@ def _page(summary, command: str) -> dict:
   verdicts = [
     d['verdict'] for group in summary['groups'] for d in group['differences']
   ]
-  failed = sum(r.startswith('failed: ') for _, _, r in summary['missing'])
   tiles = [('cells done', f'{summary["done"]} of {summary["of"]}')]
-  tiles += [('cells failed', str(failed))] if failed else []
+  for state in ('failed', *cells_lib.LEFT_ALONE):
+    count = sum(r.startswith(state) for _, _, r in summary['missing'])
+    tiles += [(f'cells {state}', str(count))] if count else []
   if verdicts:
     tiles += [(v, str(verdicts.count(v))) for v in ('better', 'worse', 'tie')]
   headings, rows = tables.within(summary)
@@ -149,7 +168,8 @@ def main(argv: list[str]) -> None:
   workdir = pathlib.Path(_WORKDIR.value)
   rows = cells_lib.rows(table)
   seeds = _seeds(table)
-  cells = cells_lib.make(cells_lib.choose(rows, _ROWS.value), seeds, workdir)
+  chosen = cells_lib.choose(rows, _ROWS.value)
+  cells = cells_lib.make(chosen, seeds, workdir)
   runner = cells_lib.Runner(_DATA_DIR.value, workdir, _JOBS.value)
   everything = cells_lib.known(rows, table['seeds'], workdir)
   if _DRY_RUN.value:
@@ -171,11 +191,28 @@ def main(argv: list[str]) -> None:
   files.write_text(workdir / 'compare.html', page)
   print(text)
   print(f'Page: {workdir / "compare.html"}')
+  cells = cells_lib.make(chosen, seeds, workdir)  # Anew, as above.
+  states = collections.Counter(c.state for c in cells if c not in failed)
+  problems = []
   if failed:
-    raise errors.ConfigError(
+    problems.append(
       f'{len(failed)} of {len(cells)} cells failed; their log.txt says more. '
       'The same command runs them again.'
     )
+  for state in ('outdated', 'damaged'):
+    if states[state]:
+      problems.append(
+        f'{states[state]} of {len(cells)} cells are {state}: finished, but in '
+        'no table. No command runs them again until their directories are '
+        f'deleted; {workdir / "table.md"} names them.'
+      )
+  if states['running']:
+    problems.append(
+      f'{states["running"]} of {len(cells)} cells are run by another command: '
+      'give this one again when it has ended.'
+    )
+  if problems:
+    raise errors.ConfigError(' '.join(problems))
 
 
 if __name__ == '__main__':

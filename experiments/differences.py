@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import pathlib
 from typing import Any
-import zipfile
 
 import numpy as np
 
@@ -49,26 +48,41 @@ def read_predictions(path: pathlib.Path) -> Predictions | None:
   Raises:
     CheckpointError: for a file that cannot be read.
   """
-  if not path.exists():
+  arrays = read_arrays(path)
+  if not arrays or 'weights' in arrays:
     return None
-  try:
-    with np.load(path) as file:
-      if 'weights' in file.files:
-        return None
-      labels, logits = file['labels'], file['logits']
-      rows = str(file['rows'])
-  except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-    raise errors.CheckpointError(
-      f'{path} cannot be read as predictions: {error}.'
-    ) from error
+  labels, logits, rows = (arrays[k] for k in ('labels', 'logits', 'rows'))
   if len(np.unique(labels)) < 2:
     return None
   return Predictions(
     labels,
     comparison.placements(labels, logits),
     comparison.bootstrap_auc(labels, logits, SAMPLES),
-    rows,
+    str(rows),
   )
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """'labels' and 'logits' [R], 'rows', maybe 'weights'; none without a file.
+
+  Raises:
+    CheckpointError: for a file that does not hold them.
+  """
+  if not path.exists():
+    return {}
+  try:
+    with np.load(path) as file:
+      arrays = dict(file)
+    labels, logits = arrays['labels'], arrays['logits']
+    if labels.shape != logits.shape or labels.ndim != 1:
+      raise ValueError(f'labels {labels.shape}, logits {logits.shape}')
+    if not np.isfinite(logits).all() or 'rows' not in arrays:
+      raise ValueError('logits that are not finite, or no "rows"')
+  except Exception as error:  # Damaged files make NumPy raise all kinds.
+    raise errors.CheckpointError(
+      f'{path} cannot be read as predictions: {error}.'
+    ) from error
+  return arrays
 
 
 @dataclasses.dataclass
