@@ -135,8 +135,9 @@ def _page(summary, command: str) -> dict:
   for state in ('failed', *cells_lib.LEFT_ALONE):
     count = sum(r.startswith(state) for _, _, r in summary['missing'])
     tiles += [(f'cells {state}', str(count))] if count else []
-  if verdicts:
-    tiles += [(v, str(verdicts.count(v))) for v in ('better', 'worse', 'tie')]
+  judged = ('better', 'worse', 'tie')
+  if not set(verdicts).isdisjoint(judged):
+    tiles += [(v, str(verdicts.count(v))) for v in judged]
   headings, rows = tables.within(summary)
   return {
     'title': 'Comparison: '

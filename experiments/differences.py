@@ -3,10 +3,14 @@ than chance.
 
 Two tests of the difference in test AUC, each paired: over seeds (Student's t;
 chance is in the training) and over test examples (bootstrap; chance is in which
-rows were tested; DeLong's closed form stands beside it). Both are corrected by
-Holm's method within a family: all rows of one data set and base model against
-one reference. A row is called better or worse where every test that could be
-made says so at 5 %, and a tie otherwise.
+rows were tested; DeLong's closed form stands beside it).
+
+A method is called better or worse where the test over seeds says so at 5 %, and
+that over examples too where there are predictions, and a tie otherwise. The
+examples alone decide nothing: what they test is two trained models, not two
+methods. Both are corrected by Holm's method within a family: all methods of one
+data set and base model against one reference. Controls are not in it: they are
+tested alone and get no verdict, so no verdict changes because one was added.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -171,10 +175,11 @@ def compare(
 
   Returns:
     One dictionary each: 'reference', 'row', 'method', 'against' (its method),
-    'seeds', 'mean' (AUC), 'logloss' (mean difference); 'seeds_low', '_high',
-    '_p', '_holm'; 'examples_low', '_high', '_p', '_holm'; 'delong_p';
-    'verdict': 'better', 'worse' or 'tie'; 'tested': over what. None stands for
-    what could not be computed.
+    'role', 'seeds', 'mean' (AUC), 'logloss' (mean difference); 'seeds_low',
+    '_high', '_p', '_holm'; 'examples_low', '_high', '_p', '_holm'; 'delong_p';
+    'verdict': 'better', 'worse' or 'tie', 'one seed' where that is all they
+    share, 'control' of a control; 'tested': over what. None stands for what
+    could not be computed, '_holm' also for what has no verdict.
   """
   read = functools.cache(read)
   found = []
@@ -189,7 +194,7 @@ def compare(
       if difference:
         family.append({'reference': name} | difference)
     for kind in ('seeds', 'examples'):
-      tested = [d for d in family if d[f'{kind}_p'] is not None]
+      tested = [d for d in family if _is_judged(d, kind)]
       for d, p in zip(
         tested, comparison.holm([d[f'{kind}_p'] for d in tested])
       ):
@@ -211,6 +216,7 @@ def _difference(line, other, read):
   result = {
     'row': line.name,
     'method': line.method,
+    'role': line.role,
     'against': other.method,
     'seeds': len(seeds),
     'mean': float((first - second).mean()),
@@ -252,17 +258,21 @@ def _examples(line, other, seeds, read):
   return comparison.bootstrap_difference(*draws, delong['mean']), delong
 
 
+def _is_judged(difference, kind):
+  """Whether a test counts for a verdict."""
+  is_method = not difference['role'] and difference['seeds'] > 1
+  return is_method and difference[f'{kind}_p'] is not None
+
+
 def _verdict(difference):
-  tested = [
-    kind
-    for kind in ('seeds', 'examples')
-    if difference[f'{kind}_holm'] is not None
-  ]
-  sure = tested and all(difference[f'{kind}_holm'] < LEVEL for kind in tested)
-  verdict = 'tie'
-  if sure and difference['mean']:
-    verdict = 'better' if difference['mean'] > 0 else 'worse'
-  return {
-    'verdict': verdict if tested else 'not tested',
-    'tested': ', '.join(tested),
-  }
+  kinds = ('seeds', 'examples')
+  tested = [kind for kind in kinds if difference[f'{kind}_p'] is not None]
+  if difference['role']:
+    verdict = 'control'
+  elif difference['seeds'] < 2:
+    verdict = 'one seed'
+  else:
+    sure = all(difference[f'{kind}_holm'] < LEVEL for kind in tested)
+    sign = 'better' if difference['mean'] > 0 else 'worse'
+    verdict = sign if sure and difference['mean'] else 'tie'
+  return {'verdict': verdict, 'tested': ', '.join(tested)}
