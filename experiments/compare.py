@@ -6,9 +6,12 @@
 
 Each cell (row x seed) is one `experiments.run` in a directory of its own:
 finished cells are not run again, a stopped one continues, a failed one is
-marked with its reason and the others go on. `--rows` (patterns: 'fm+*') and
-`--seeds` take a part; what they give adds up in one workdir, and every command
-makes the tables from all that is finished, and says what is missing.
+marked with its reason and the others go on. A finished one with a damaged file,
+or whose config has changed since, is in no table and left alone until its
+directory is deleted; so is one that another command runs. `--rows` (patterns:
+'fm+*') and `--seeds` take a part; what they give adds up in one workdir, and
+every command makes the tables from all that is finished, and says what is
+missing.
 
 Writes `compare.html`, `table.md`, `cells.csv` (one line per trained model),
 `figures.csv` (mean and spread over seeds) and `differences.csv` (tests against

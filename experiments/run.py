@@ -77,7 +77,8 @@ def _claim(workdir: pathlib.Path, values) -> None:
       files.write_text(path, text)
   except ValueError as error:
     raise errors.CheckpointError(
-      f'{path} is not JSON ({error}). Give another --workdir.'
+      f'{path} is not JSON ({error}). Give another --workdir, or delete that '
+      'one.'
     ) from error
   except OSError as error:
     raise errors.CheckpointError(
