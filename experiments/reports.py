@@ -2,18 +2,17 @@
 
 import importlib.metadata
 import json
-import os
 import pathlib
 from typing import Any
 
 import jax
 
+from jax_autorec import files
+
 
 def write_json(path: pathlib.Path, values: Any) -> None:
   """Writes JSON, whole or not at all."""
-  partial = path.with_suffix('.partial')
-  partial.write_text(json.dumps(values, indent=1) + '\n', 'utf-8')
-  os.replace(partial, path)
+  files.write_text(path, json.dumps(values, indent=1) + '\n')
 
 
 def versions() -> dict[str, str]:

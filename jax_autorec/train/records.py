@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import logging
 
-from jax_autorec import errors
+from jax_autorec import errors, files
 
 _LINE_INTERVAL = 10.0  # Seconds between lines where nobody watches.
 
@@ -57,11 +57,9 @@ class Records:
         return False
       return values['stage'] != stage or values['step'] <= step
 
-    partial = self._path.with_suffix('.partial')
     try:
       lines = self._path.read_text('utf-8').splitlines(keepends=True)
-      partial.write_text(''.join(filter(is_kept, lines)), 'utf-8')
-      os.replace(partial, self._path)
+      files.write_text(self._path, ''.join(filter(is_kept, lines)))
       self._file.close()
       self._file = open(self._path, 'a', encoding='utf-8')
     except OSError as error:
