@@ -17,13 +17,13 @@ _LIVE = 30
 _MASK = np.arange(37) < _LIVE
 
 
-def _module(**options):
+def _module(axis_name=None, **options):
   plan = fields_lib.MixedDims((2, 3, 5), **options)
   fields = [
     fields_lib.FieldPlan(name, 'categorical', plan.table_dim, vocab_size=9)
     for name in _NAMES
   ]
-  return plan, field_choices.build(plan, fields, None, 'fields')
+  return plan, field_choices.build(plan, fields, axis_name, 'fields')
 
 
 def _variables(module, rows, seed=0):
@@ -115,6 +115,45 @@ class MixedDimsTest(parameterized.TestCase):
     seen = draws[np.arange(_LIVE) // 10]
     expected = np.einsum('bfn,nbfd->bfd', seen, paths)
     np.testing.assert_allclose(got[:_LIVE], expected, rtol=2e-4, atol=2e-5)
+
+  @parameterized.product(
+    num_draws=(1, 3, 5, 8, 16, 24, 40), transform=('linear', 'zero_pad')
+  )
+  def test_draws_go_by_rows_of_the_global_batch(self, num_draws, transform):
+    """24 rows, three of each of eight replicas: the place of a row decides."""
+    plan, module = _module(transform=transform)
+    rows = _rows(plan.table_dim)[:24]
+    variables = _variables(module, _rows(plan.table_dim))
+    draws = np.random.default_rng(3).dirichlet(np.ones(3), (num_draws, 3))
+    variables['arch'] = {'weights': jnp.asarray(draws, jnp.float32)}
+    mask = np.arange(24) < 20
+
+    def apply(module):
+      def loss(rows, weights, mask):
+        out, _ = module.apply(
+          variables | {'arch': {'weights': weights}},
+          rows,
+          mask,
+          train=True,
+          mutable=['batch_stats'],
+        )
+        return jnp.sin(out).sum(), out
+
+      return jax.value_and_grad(loss, (0, 1), has_aux=True)
+
+    weights = variables['arch']['weights']
+    (_, out), (by_row, by_draw) = apply(module)(rows, weights, mask)
+    _, replica = _module('data', transform=transform)
+    split = lambda x: x.reshape(8, 3, *x.shape[1:])
+    (_, outs), (by_rows, by_draws) = jax.pmap(
+      apply(replica), 'data', in_axes=(0, None, 0)
+    )(split(rows), weights, split(mask))
+    for got, expected in (
+      (outs, split(out)),
+      (by_rows, split(by_row)),
+      (by_draws.sum(0), by_draw),
+    ):
+      np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
   def test_the_scale_of_rows_does_not_matter(self):
     plan, module = _module()

@@ -63,7 +63,7 @@ def _plain_selector(inner_rate, tx=None):
   return selector._replace(init=init)
 
 
-def _setup(inner_rate, table_optimizer='sgd', mode='none'):
+def _setup(inner_rate, table_optimizer='sgd', mode='none', selector=None):
   plain = spaces.deepfm(_SCHEMA, dim=4, hidden=(5,), dropout=0.0)
   space = spaces.open_dims(plain, (2, 4))
   options = settings_lib.Settings(
@@ -71,7 +71,7 @@ def _setup(inner_rate, table_optimizer='sgd', mode='none'):
   )
   model = model_lib.build(space, axis_name=parallel.axis_name(mode))
   optimizer = settings_lib.make_optimizer(options, space)
-  selectors = {'fields': _plain_selector(inner_rate)}
+  selectors = {'fields': selector or _plain_selector(inner_rate)}
   state = supernet.init(
     model,
     optimizer,
@@ -234,12 +234,16 @@ class UnrollTest(parameterized.TestCase):
       )
     jax.tree.map(np.testing.assert_array_equal, *results)
 
-  @parameterized.parameters('jit', 'pmap')
-  def test_eight_devices_agree_with_one(self, mode):
+  @parameterized.product(mode=('jit', 'pmap'), inner_rate=(None, _RATE))
+  def test_eight_devices_agree_with_one(self, mode, inner_rate):
+    """AutoDim's own draws, many of which a batch sees."""
     batches = _batch(1, (3,)), _batch(2, (3,))
+    selector = search.autodim(
+      optax.sgd(1.0), 10, period=1, floor=0.5, inner_rate=inner_rate
+    )
     runs = []
     for run_mode in ('none', mode):
-      state, step, _ = _setup(_RATE, 'sgd', run_mode)
+      state, step, _ = _setup(inner_rate, 'sgd', run_mode, selector)
       program = parallel.compile_steps(step, run_mode)
       state, _ = program.run(program.place(state), batches)
       state = program.fetch(state)
