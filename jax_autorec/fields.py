@@ -398,7 +398,9 @@ class MixedDims:
     transform: 'linear': a linear map to the largest width, then batch
       normalisation; 'zero_pad': batch normalisation, then zeros.
     transforms: whether each field has linear maps of its own ('field') or all
-      fields share them ('shared').
+      fields share them ('shared'), in the search. Once widths are settled each
+      field has a map of its own in any case, without an offset, and none where
+      its width is the largest.
   """
 
   kind: ClassVar[str] = 'mixed_dims'

@@ -96,7 +96,8 @@ def open_dims(
     tables: 'shared': one row of the largest width per id, of which a candidate
       reads the first columns; 'separate': rows of its own.
     transform: 'linear' or 'zero_pad', how candidates meet at the largest.
-    transforms: whether linear maps are those of a 'field' or 'shared'.
+    transforms: whether linear maps are those of a 'field' or 'shared', while
+      widths are open: see `fields.MixedDims`.
   """
   choice = fields_lib.MixedDims(dims, tables, transform, transforms)
   return _open(architecture, choice)
@@ -428,10 +429,8 @@ def with_dims(
   Raises:
     ConfigError: for another number of widths, or one that is no candidate.
   """
-  choice, names = (
-    architecture.choice,
-    [p.name for p in architecture.categorical],
-  )
+  choice = architecture.choice
+  names = [plan.name for plan in architecture.categorical]
   allowed = getattr(choice, 'dims', None) or range(1, choice.dim + 1)
   if len(dims) != len(names) or not set(dims) <= {0, *allowed}:
     raise errors.ConfigError(

@@ -52,8 +52,10 @@ def _plain_selector(inner_rate, tx=None):
     del memory, batch, phase, step, key
     return base.Draw(choice={'weights': jax.nn.softmax(arch['logits'])})
 
-  selector = search.autodim(tx or optax.sgd(1.0), 10, inner_rate=inner_rate)
-  selector = selector._replace(sample=sample, schedule=base.EVERY_STEP)
+  selector = search.autodim(tx or optax.sgd(1.0), 10)
+  selector = selector._replace(
+    sample=sample, schedule=base.EVERY_STEP, inner_rate=inner_rate
+  )
 
   def init(choice, key, train):
     arch, memory = search.autodim(optax.sgd(1.0), 10).init(choice, key, train)
