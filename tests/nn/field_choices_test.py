@@ -166,9 +166,10 @@ class MixedDimsTest(parameterized.TestCase):
       apply(rows)[:_LIVE], apply(3 * rows)[:_LIVE], atol=1e-4
     )
 
-  def test_gradients_of_prefixes_of_a_shared_row(self):
+  @parameterized.parameters('linear', 'zero_pad')
+  def test_gradients_of_prefixes_of_a_shared_row(self, transform):
     """Every candidate reaches the first columns, the widest alone the last."""
-    plan, module = _module(transform='zero_pad')
+    plan, module = _module(transform=transform)
     rows = _rows(plan.table_dim)
     variables = _variables(module, rows)
 
@@ -187,6 +188,26 @@ class MixedDimsTest(parameterized.TestCase):
       grads = np.abs(jax.grad(loss)(rows, one_hot)).sum((0, 1))
       self.assertTrue(np.all(grads[:dim] > 0))
       self.assertTrue(np.all(grads[dim:] == 0))
+
+  def test_zeros_lose_the_tail_of_an_inner_product(self):
+    """Of the wider of two vectors, what is beyond the narrower; no more."""
+    plan, module = _module(transform='zero_pad')
+    rows = _rows(plan.table_dim)
+    variables = _variables(module, rows)
+
+    def vectors(*places):
+      variables['arch'] = {'weights': jnp.eye(3)[jnp.array(places)]}
+      out, _ = module.apply(
+        variables, rows, _MASK, train=True, mutable=['batch_stats']
+      )
+      return np.asarray(out, np.float64)[:_LIVE]
+
+    wide, mixed = vectors(2, 2, 2), vectors(2, 0, 1)
+    for other, dim in ((1, 2), (2, 3)):
+      tail = (wide[:, 0, dim:] * wide[:, other, dim:]).sum(1)
+      self.assertGreater(np.abs(tail).min(), 1e-4)
+      lost = (wide[:, 0] * (wide[:, other] - mixed[:, other])).sum(1)
+      np.testing.assert_allclose(lost, tail, rtol=1e-5, atol=1e-6)
 
   def test_padding_is_neither_read_nor_normalised_by(self):
     plan, module = _module()

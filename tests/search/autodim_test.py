@@ -74,6 +74,24 @@ class DrawTest(absltest.TestCase):
     found = np.bincount(np.argmax(weights, 1), minlength=5) / 200_000
     np.testing.assert_allclose(found, shares, atol=0.004)
 
+  def test_logits_count_up_to_a_constant_per_field(self):
+    """Logits and their log softmax are one: temperatures come after it."""
+    selector = search.autodim(optax.sgd(1.0), 100)
+    logits = jnp.array([_LOGITS[name] for name in 'abc'])
+    draws = [
+      selector.sample(
+        {'logits': given}, (), None, 'arch', jnp.int32(50), jax.random.key(0)
+      ).choice['weights']
+      for given in (
+        logits,
+        jax.nn.log_softmax(logits),
+        logits + jnp.array([[2.0], [0.5], [-1.0]]),
+      )
+    ]
+    self.assertEqual(draws[0].shape, (16, 3, 3))
+    np.testing.assert_allclose(draws[1], draws[0], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(draws[2], draws[0], rtol=1e-4, atol=1e-7)
+
   def test_phases_share_nothing_but_the_logits(self):
     """An evaluation has no noise; equal keys and temperatures equal draws."""
     selector = search.autodim(
