@@ -6,12 +6,29 @@ that escapes is a fault of the library and keeps its traceback.
 
 from collections.abc import Iterable
 import difflib
+from typing import Any
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
   """' Did you mean ...?', or nothing where no known word is near."""
   close = difflib.get_close_matches(str(given), [str(k) for k in known], 1)
   return f' Did you mean {close[0]!r}?' if close else ''
+
+
+def expect(holds: bool, what: str, value: Any, expected: str) -> None:
+  """Refuses a value that is not as expected.
+
+  Args:
+    holds: whether it is; comparisons that hold refuse NaN, too.
+    what: name of the value.
+    value: what was given.
+    expected: in words.
+
+  Raises:
+    ConfigError: if it is not.
+  """
+  if not holds:
+    raise ConfigError(f'{what} is {value!r}; expected {expected}.')
 
 
 class AutorecError(Exception):

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import dataclasses
 from typing import Any, ClassVar
 
+import numpy as np
+
 from jax_autorec import errors
 from jax_autorec import schema as schema_lib
 
@@ -38,6 +40,32 @@ def check(value: Any, allowed: Sequence[Any], what: str) -> None:
     raise errors.ConfigError(
       f'{what} is {value!r}; expected one of {", ".join(map(repr, allowed))}.'
     )
+
+
+def check_counts(plan: 'FieldPlan', counts: Any) -> np.ndarray:
+  """The train counts [vocab_size] of a field's ids, if they are such.
+
+  Args:
+    plan: of the field.
+    counts: what is given as its counts.
+
+  Raises:
+    ConfigError: unless there is one of every id, at least 0, and none larger
+      than the one before it from the first value on (reserved ids lie first).
+  """
+  counts = np.asarray(counts)
+  values = counts[schema_lib.FIRST_VALUE_ID :]
+  if (
+    counts.shape != (plan.vocab_size,)
+    or not np.all(counts >= 0)
+    or np.any(values[1:] > values[:-1])
+  ):
+    raise errors.ConfigError(
+      f'Field {plan.name!r} has {counts.size} counts for {plan.vocab_size} '
+      'ids; expected one of each, at least 0, falling from the first value on: '
+      'give the frequencies of the data set that the architecture is for.'
+    )
+  return counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -370,7 +398,9 @@ class MixedDims:
     transform: 'linear': a linear map to the largest width, then batch
       normalisation; 'zero_pad': batch normalisation, then zeros.
     transforms: whether each field has linear maps of its own ('field') or all
-      fields share them ('shared').
+      fields share them ('shared'), in the search. Once widths are settled each
+      field has a map of its own in any case, without an offset, and none where
+      its width is the largest.
   """
 
   kind: ClassVar[str] = 'mixed_dims'

@@ -100,6 +100,8 @@ def blocks(
       block should be.
   """
   size = plan.vocab_size
+  if counts is not None:
+    counts = fields_lib.check_counts(plan, counts)
   if counts is None or not counts.any():
     return [Block(plan.name, 0, size, size)]
   total = int(counts.sum())
@@ -183,8 +185,8 @@ def mixed_dims(
     max_params: budget of `ep_total`, see `budget`.
 
   Raises:
-    ConfigError: for a negative alpha, blocks without frequencies, or a budget
-      that rows of width 1 exceed.
+    ConfigError: for a negative alpha, blocks without frequencies, frequencies
+      that are not those of the fields, or a budget that rows of width 1 exceed.
   """
   if not 0 <= alpha < math.inf or threshold < 0 or num_blocks < 1:
     raise errors.ConfigError(
@@ -200,7 +202,7 @@ def mixed_dims(
   full = architecture.dim
   cut = []
   for plan in plans:
-    counts = None if frequencies is None else frequencies[plan.name]
+    counts = None if frequencies is None else frequencies.get(plan.name, ())
     cut += blocks(plan, counts, num_blocks)
   kept = {plan.name for plan in plans if plan.vocab_size <= threshold}
   rows = np.array([block.rows for block in cut])

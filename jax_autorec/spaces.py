@@ -96,7 +96,8 @@ def open_dims(
     tables: 'shared': one row of the largest width per id, of which a candidate
       reads the first columns; 'separate': rows of its own.
     transform: 'linear' or 'zero_pad', how candidates meet at the largest.
-    transforms: whether linear maps are those of a 'field' or 'shared'.
+    transforms: whether linear maps are those of a 'field' or 'shared', while
+      widths are open: see `fields.MixedDims`.
   """
   choice = fields_lib.MixedDims(dims, tables, transform, transforms)
   return _open(architecture, choice)
@@ -129,7 +130,8 @@ def open_blocks(
     shared_row: see `fields.Blocks`.
 
   Raises:
-    ConfigError: for shares that are not above 0 or do not sum to 1.
+    ConfigError: for shares that are not above 0 or do not sum to 1, or counts
+      that are not those of the fields.
   """
   if not rows or min(rows) <= 0 or not np.isclose(sum(rows), 1):
     raise errors.ConfigError(
@@ -137,11 +139,18 @@ def open_blocks(
       '0 that sum to 1.'
     )
   ends = tuple(
-    _row_ends(plan, rows, frequencies and frequencies[plan.name])
+    _row_ends(plan, rows, _counts(plan, frequencies))
     for plan in architecture.categorical
   )
   choice = fields_lib.Blocks(ends, columns, mode, prefix, combine, shared_row)
   return _open(architecture, choice)
+
+
+def _counts(plan, frequencies):
+  """The train counts of a field's ids; even ones where none are given."""
+  if frequencies is None:
+    return np.ones(plan.vocab_size)
+  return fields_lib.check_counts(plan, frequencies.get(plan.name, ()))
 
 
 def _row_ends(plan, shares, counts):
@@ -150,8 +159,6 @@ def _row_ends(plan, shares, counts):
   num_values = plan.vocab_size - first
   if num_values < 2:
     return (plan.vocab_size,)
-  if counts is None:
-    counts = np.ones(plan.vocab_size)
   seen = np.cumsum(counts[first:], dtype=np.float64)
   # Sums of shares that should meet a count exactly miss it by rounding.
   wanted = np.cumsum(shares)[:-1] * seen[-1] * (1 - 1e-9)
@@ -350,13 +357,8 @@ def open_buckets(
   """
   starts = []
   for plan in architecture.categorical:
-    counts, own = np.asarray(frequencies.get(plan.name, ())), [0]
+    counts, own = _counts(plan, frequencies), [0]
     first = schema_lib.FIRST_VALUE_ID
-    if len(counts) != plan.vocab_size or np.any(np.diff(counts[first:]) > 0):
-      raise errors.ConfigError(
-        f'Field {plan.name!r} has {len(counts)} counts for {plan.vocab_size} '
-        'ids; expected one of each, falling from the first value on.'
-      )
     if plan.vocab_size >= min_vocab:
       octaves = [int(count).bit_length() for count in counts]
       own += [
@@ -420,16 +422,27 @@ def with_dims(
   """The architecture with widths settled; vectors meet at the widest candidate.
 
   Args:
-    architecture: with an open choice of widths.
-    dims: one per categorical field; 0 for a field without vectors.
+    architecture: with an open choice of widths, or of columns.
+    dims: one per categorical field, of the candidates; 0 for a field without
+      vectors.
+
+  Raises:
+    ConfigError: for another number of widths, or one that is no candidate.
   """
-  widths = dict(zip([plan.name for plan in architecture.categorical], dims))
+  choice = architecture.choice
+  names = [plan.name for plan in architecture.categorical]
+  allowed = getattr(choice, 'dims', None) or range(1, choice.dim + 1)
+  if len(dims) != len(names) or not set(dims) <= {0, *allowed}:
+    raise errors.ConfigError(
+      f'Widths are {np.asarray(dims).tolist()}; expected one for each of the '
+      f'{len(names)} categorical fields, 0 or of {tuple(allowed)}.'
+    )
+  widths = dict(zip(names, dims))
   fields = []
   for plan in architecture.fields:
     dim = int(widths.get(plan.name, plan.dim))
     without = {} if dim else {'pieces': ()}
     fields.append(dataclasses.replace(plan, dim=max(dim, 1), **without))
-  choice = architecture.choice
   return dataclasses.replace(
     architecture,
     fields=tuple(fields),

@@ -5,7 +5,7 @@ from absl.testing import absltest, parameterized
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, spaces
+from jax_autorec import errors, sizes, spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
 
@@ -112,7 +112,7 @@ class SpacesTest(parameterized.TestCase):
       spaces.build('deepmf', _SCHEMA)
 
 
-class OpenTest(absltest.TestCase):
+class OpenTest(parameterized.TestCase):
   def test_groups_of_columns_are_even_and_no_more_than_ids(self):
     schema = schema_lib.Schema(
       (
@@ -134,6 +134,21 @@ class OpenTest(absltest.TestCase):
     self.assertEqual(closed.projection_params, 2 * 3)
     self.assertEqual(closed.dim, 3)
     self.assertFalse(closed.is_open)
+
+  @parameterized.parameters(
+    ((2,), 'Widths are \\[2\\].*each of the 4'),
+    ((2, 4, 4, 2, 2), 'each of the 4'),
+    ((2, 4, 3, 2), '0 or of \\(2, 4\\)'),
+  )
+  def test_widths_are_candidates_one_per_field(self, dims, message):
+    space = spaces.open_dims(spaces.fm(_SCHEMA, dim=4), (2, 4))
+    with self.assertRaisesRegex(errors.ConfigError, message):
+      spaces.with_dims(space, dims)
+
+  def test_columns_are_no_more_than_there_are(self):
+    space = spaces.open_columns(spaces.fm(_SCHEMA, dim=3))
+    with self.assertRaisesRegex(errors.ConfigError, r'0 or of \(1, 2, 3\)'):
+      spaces.with_dims(space, [1, 2, 3, 4])
 
 
 class BlocksTest(parameterized.TestCase):
@@ -165,6 +180,26 @@ class BlocksTest(parameterized.TestCase):
     self.assertEqual(self._ends([7], (0.6, 0.4), counts), ((4, 7),))
     # All ids that reach a share, none more.
     self.assertEqual(self._ends([7], (0.8, 0.15, 0.05), counts), ((4, 6, 7),))
+
+  @parameterized.parameters(
+    ([[9, 9, 5, 1]], "'f0' has 4 counts for 5 ids"),
+    ([[9, 9, 5, 1, 3]], 'falling from the first value on'),
+    ([[9, 9, 5, 1, -1]], 'at least 0'),
+    ([[9, 9, 5, np.nan, 0]], 'at least 0'),
+    ([], "'f0' has 0 counts"),
+  )
+  def test_counts_must_be_those_of_the_field(self, counts, message):
+    schema = schema_lib.Schema((schema_lib.Field('f0', vocab_size=5),))
+    frequencies = {f'f{i}': c for i, c in enumerate(counts)}
+    for open_space in (
+      lambda plain: spaces.open_blocks(
+        plain, (0.5, 0.5), (2, 1), frequencies=frequencies
+      ),
+      lambda plain: spaces.open_buckets(plain, (1, 2), frequencies),
+      lambda plain: sizes.mixed_dims(plain, 0.3, frequencies=frequencies),
+    ):
+      with self.assertRaisesRegex(errors.ConfigError, message):
+        open_space(spaces.fm(schema, dim=2))
 
   def test_widths_are_those_of_the_blocks(self):
     plain = spaces.deepfm(_SCHEMA, dim=5)

@@ -30,15 +30,14 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
       "search.order is 2 and search.split 'train': a search of one level has "
       "no second order. Set search.split to 'valid', or search.order to 1."
     )
-  warmup = round(options['warmup'] * task.steps)
+  warmup = base.share_of_steps(task, 'warmup')
   period = base.period(task, warmup, _MIN_UPDATES)
   if split == 'train':
     # One level: logits and weights follow the same gradient in every step.
     period = 1
-  updates = max(1, (task.steps - warmup) // period)
-  rate = options['learning_rate'] or options['travel'] / updates
+  updates = (task.steps - warmup) // max(period, 1)
   selector = search.autodim(
-    optax.adam(rate),
+    optax.adam(base.rate(task, updates)),
     task.steps,
     period=period,
     warmup=warmup,

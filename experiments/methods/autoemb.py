@@ -19,8 +19,7 @@ def _space(task: base.Task) -> arch_lib.Architecture:
 
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
-  options = task.search
-  warmup = round(options['warmup'] * task.steps)
+  warmup = base.share_of_steps(task, 'warmup')
   if warmup >= task.steps:
     raise errors.ConfigError(
       f'AutoEmb warms up for {warmup} of {task.steps} steps, so nothing would '
@@ -32,7 +31,7 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
     found = np.asarray(task.data.frequencies[plan.name], np.float64)
     counts.append([float(part.mean()) for part in np.split(found, starts[1:])])
   selector = search.autoemb(
-    optax.adam(options['controller_learning_rate']),
+    optax.adam(base.positive(task, 'controller_learning_rate')),
     counts,
     period=base.period(task, warmup),
     warmup=warmup,

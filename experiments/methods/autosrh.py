@@ -14,7 +14,7 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   selector = search.autosrh(
     learning_rate=options['learning_rate'],
     l1=options['l1'],
-    warmup=round(options['warmup'] * task.steps),
+    warmup=base.share_of_steps(task, 'warmup'),
     period=options['period'],
     density=options['density'],
     max_params=base.max_params(task),

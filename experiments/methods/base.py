@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import math
 from typing import Any
 
 from jax_autorec import architecture as arch_lib
@@ -32,6 +33,20 @@ class Task:
   steps: int = 0
   steps_per_epoch: int = 0
   seed: int = 0
+
+  def __post_init__(self):
+    dims = self.search.get('dims')
+    errors.expect(
+      dims is None or (len(dims) > 0 and min(dims) >= 1),
+      'search.dims',
+      dims,
+      'one width or more, each at least 1',
+    )
+    for name in ('epochs', 'min_steps'):
+      value = self.search.get(name)
+      errors.expect(
+        value is None or value >= 0, f'search.{name}', value, 'at least 0'
+      )
 
   def build(self, **overrides: Any) -> arch_lib.Architecture:
     """The base model, with some options replaced."""
@@ -68,9 +83,34 @@ _MIN_UPDATES = 400  # With fewer, logits stay where they start.
 
 
 def period(task: Task, warmup: int, min_updates: int = _MIN_UPDATES) -> int:
-  """Steps between updates of what is searched, where the config has none."""
-  updates = (task.steps - warmup) // min_updates
-  return task.search['period'] or min(_PERIOD, max(1, updates))
+  """Steps between updates of what is searched."""
+  asked = task.search['period']
+  if asked is not None:
+    return asked
+  return min(_PERIOD, max(1, (task.steps - warmup) // min_updates))
+
+
+def share_of_steps(task: Task, name: str) -> int:
+  """Steps of a part of the search, which the config gives as a share."""
+  share = task.search[name]
+  errors.expect(
+    0 <= share < 1, f'search.{name}', share, 'at least 0, less than 1'
+  )
+  return round(share * task.steps)
+
+
+def rate(task: Task, updates: int) -> float:
+  """Learning rate of what is searched, or its `travel` over the updates."""
+  if task.search['learning_rate'] is not None:
+    return positive(task, 'learning_rate')
+  return positive(task, 'travel') / max(1, updates)
+
+
+def positive(task: Task, name: str) -> float:
+  """An option that must be more than 0."""
+  value = task.search[name]
+  errors.expect(0 < value < math.inf, f'search.{name}', value, 'more than 0')
+  return value
 
 
 Control = Callable[

@@ -37,14 +37,14 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
   blocks = _space(task).choice
   selector = search.nis(
-    optax.adam(options['learning_rate']),
+    optax.adam(base.positive(task, 'learning_rate')),
     blocks,
     task.steps,
     budget=options['budget'] * blocks.all_entries,
     cost_weight=options['cost_weight'],
     period=options['period'],
-    full_steps=round(options['full_share'] * task.steps),
-    mixed_steps=round(options['mixed_share'] * task.steps),
+    full_steps=base.share_of_steps(task, 'full_share'),
+    mixed_steps=base.share_of_steps(task, 'mixed_share'),
     samples=options['samples'],
     reward=options['reward'],
     baseline=options['baseline'],

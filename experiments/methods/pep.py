@@ -19,7 +19,7 @@ def _space(task: base.Task) -> arch_lib.Architecture:
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
-  rate = options['learning_rate'] or options['travel'] / max(1, task.steps)
+  rate = base.rate(task, task.steps)
   selector = search.pep(
     optax.chain(optax.add_decayed_weights(options['decay']), optax.adam(rate)),
     density=options['density'],

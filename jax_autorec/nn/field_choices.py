@@ -81,17 +81,18 @@ class MixedDims(FieldChoice):
   With 'zero_pad' columns are normalised and the missing ones are zeros; then
   inner products lose the columns beyond the narrower of two fields.
 
-  A field's vector is scaled by a trained number, which starts at D^-1/2: inner
-  products of normalised vectors then have variance 1. (Not in the paper. A
-  factorization machine cannot scale its products otherwise: with 8 fields and
-  a width of 16 its logits start with a deviation of 20, and it learns nothing
-  of planted data.) All candidates share it, so they stay comparable.
+  A field's vector is scaled by a trained number, which starts at D^-1/2:
+  vectors of one candidate then have a mean square length of 1, and their inner
+  products a variance of 1 / D. (Not in the paper. A factorization machine
+  cannot scale its products otherwise: with 8 fields and a width of 16 its
+  logits start with a deviation of 20, and it learns nothing of planted data.)
+  All candidates share it, so they stay comparable.
 
   In training moments are those of the batch; running ones, for evaluation, are
   kept of the rows, and not of each candidate.
 
   Collections: 'arch': 'weights' [F, N], or [S, F, N]: S draws, each of which
-  as many rows of the batch see; 'params': 'scale' [F], per candidate
+  as many rows of the global batch see; 'params': 'scale' [F], per candidate
   'kernel_{dim}' [F, dim, D] or [dim, D]; 'batch_stats': 'mean' [F, R],
   'covariance' [F, R, R].
 
@@ -145,13 +146,13 @@ class MixedDims(FieldChoice):
     # Fields first: products of matrices then find each field's rows together.
     rows = jnp.swapaxes(vectors, 0, 1)
     centred, _, covariance = self._moments(rows, mask, train)
-    batch_size, draws = rows.shape[1], self.weights.value
+    batch_size, draws, first = rows.shape[1], self.weights.value, 0
     if draws.ndim == 3:
       # As many rows of every draw; the moments are those of all rows.
-      centred = _grouped(centred, len(draws))
-      draws = jnp.swapaxes(draws, 0, 1)
+      centred, draws, first = _grouped(centred, draws, self.axis_name)
     else:
-      centred, draws = centred[:, None], draws[:, None]
+      centred, draws = centred[:, None], draws[None]
+    draws = jnp.swapaxes(draws, 0, 1)
     if self.plan.transform == 'zero_pad':
       total = self._padded(centred, covariance, draws)
     else:
@@ -159,7 +160,8 @@ class MixedDims(FieldChoice):
     total = self.scale[:, None, None] * total.reshape(
       (len(rows), -1, self.plan.width)
     )
-    return jnp.swapaxes(total[:, :batch_size], 0, 1)
+    total = lax.dynamic_slice_in_dim(total, first, batch_size, 1)
+    return jnp.swapaxes(total, 0, 1)
 
   def _moments(self, rows, mask, train):
     """Of rows [F, B, R]: centred, zeros where masked; mean, covariance.
@@ -223,12 +225,37 @@ class MixedDims(FieldChoice):
     return total
 
 
-def _grouped(rows: Array, count: int) -> Array:
-  """[F, B, R] -> [F, count, B / count, R], padded with zeros where needed."""
-  lack = -rows.shape[1] % count
-  if lack:
-    rows = jnp.pad(rows, ((0, 0), (0, lack), (0, 0)))
-  return rows.reshape(len(rows), count, -1, rows.shape[2])
+def _grouped(
+  rows: Array, draws: Array, axis_name: str | None
+) -> tuple[Array, Array, Array | int]:
+  """Rows side by side with those that see the same draw.
+
+  Row i of the global batch sees draw i // ceil(B / S), whichever replica holds
+  it; a replica's rows begin and end anywhere among those of a draw.
+
+  Args:
+    rows: [F, B, R], this replica's.
+    draws: [S, F, N].
+    axis_name: replica axis; None where the batch is whole.
+
+  Returns:
+    [F, G, ceil(B / S), R], zeros where there are no rows; [G, F, N], the draws
+    of these groups; the place of the first row, within the first group.
+  """
+  num_fields, count, width = rows.shape
+  each = -(-count * blocks.psum(1, axis_name) // len(draws))
+  if axis_name is None:
+    num_groups, place = len(draws), 0
+    rows = jnp.pad(rows, ((0, 0), (0, num_groups * each - count), (0, 0)))
+  else:
+    # So many at most, from any place on.
+    num_groups = (count + each - 2) // each + 1
+    first = lax.axis_index(axis_name) * count
+    group, place = first // each, first % each
+    empty = jnp.zeros((num_fields, num_groups * each, width), rows.dtype)
+    rows = lax.dynamic_update_slice_in_dim(empty, rows, place, 1)
+    draws = draws.take(group + np.arange(num_groups), axis=0, mode='clip')
+  return rows.reshape(num_fields, num_groups, each, width), draws, place
 
 
 class Blocks(FieldChoice):

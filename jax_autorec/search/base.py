@@ -1,11 +1,13 @@
 """What a search method is: a `Selector`, pure functions over its own trees."""
 
 from collections.abc import Callable, Iterable, Sequence
+import dataclasses
 from typing import Any, NamedTuple
 
 import optax
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import errors
 from jax_autorec.train import state as state_lib
 from jax_autorec.types import Array, Batch, PyTree
 
@@ -30,16 +32,25 @@ class Draw(NamedTuple):
   cost: Array | float = 0.0
 
 
-class Schedule(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Schedule:
   """When a selector is updated.
 
   Attributes:
-    period: every so many steps.
+    period: every so many steps, at least 1.
     warmup: steps before the first update.
   """
 
   period: int = 1
   warmup: int = 0
+
+  def __post_init__(self):
+    errors.expect(
+      self.period >= 1, 'period of a search', self.period, 'at least 1 step'
+    )
+    errors.expect(
+      self.warmup >= 0, 'warmup of a search', self.warmup, 'at least 0 steps'
+    )
 
 
 EVERY_STEP = Schedule()

@@ -11,6 +11,7 @@ worker. The search runs its whole length: the paper's end at a low entropy would
 save time alone, since choices that are nearly certain stand still.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -230,16 +231,24 @@ def nis(
   """
   fields_lib.check(reward, tuple(REWARDS), 'Reward of NIS')
   fields_lib.check(baseline, BASELINES, 'Baseline of NIS')
-  if not budget > 0:
-    raise errors.ConfigError(
-      f'The budget of NIS is {budget} entries; expected more than 0.'
-    )
+  for name, value, holds, expected in (
+    ('budget', budget, budget > 0, 'more than 0 entries'),
+    ('cost_weight', cost_weight, 0 <= cost_weight < math.inf, 'at least 0'),
+    ('full_steps', full_steps, full_steps >= 0, 'at least 0'),
+    ('mixed_steps', mixed_steps, mixed_steps >= 0, 'at least 0'),
+    ('mixed_share', mixed_share, 0 <= mixed_share <= 1, '0 to 1'),
+    ('samples', samples, samples >= 1, 'at least 1'),
+    ('decay', decay, 0 <= decay < 1, 'at least 0, less than 1'),
+    ('entropy', entropy, 0 <= entropy < math.inf, 'at least 0'),
+  ):
+    errors.expect(holds, f'{name} of NIS', value, expected)
   warmup = full_steps + mixed_steps
   if warmup >= num_steps:
     raise errors.ConfigError(
       f'NIS warms up for {warmup} of {num_steps} steps, so nothing would be '
       'searched: search longer, or warm up less.'
     )
+  schedule = base.Schedule(period, warmup)
   choices = policy(blocks)
   num_updates = -(-(num_steps - warmup) // period)
 
@@ -330,7 +339,7 @@ def nis(
     derive,
     tx,
     split='valid',
-    schedule=base.Schedule(period, warmup),
+    schedule=schedule,
     record=record,
     samples=samples,
     reward=REWARDS[reward],

@@ -46,6 +46,9 @@ def random_dims(
   """
   if trials < 1:
     raise errors.ConfigError(f'{trials} trials; expected at least 1.')
+  if seconds is None:
+    seconds = math.inf
+  errors.expect(seconds > 0, 'seconds', seconds, 'more than 0, or None')
   open_space = spaces.open_dims(architecture, sorted(dims), transform=transform)
   count = len(architecture.categorical)
   if max_params is not None:
@@ -56,7 +59,7 @@ def random_dims(
 
   def ask(scored):
     spent = sum(one.seconds for one in scored)
-    if len(scored) == trials or (scored and spent >= (seconds or math.inf)):
+    if len(scored) == trials or (scored and spent >= seconds):
       return None
     # The proposal follows from its number alone, so a search can be resumed.
     rng = np.random.default_rng((seed, len(scored)))

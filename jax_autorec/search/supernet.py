@@ -482,7 +482,9 @@ def make_step(
       state = update_level(
         levels['train'], state, step_done, grads, passed.seen
       )
-    return state, {'loss': passed.loss, 'grad_norm': norm}
+    # Choices that are not finite may show in no loss before the search ends.
+    size = optax.tree.norm(state.arch)
+    return state, {'loss': passed.loss, 'grad_norm': norm, 'arch_norm': size}
 
   return step
 

@@ -4,7 +4,18 @@ from absl.testing import absltest, parameterized
 
 from experiments import methods, stages
 from experiments import settings as settings_lib
-from experiments.configs import mde, mgqe, qr, ras
+from experiments.configs import (
+  autodim,
+  autoemb,
+  autosrh,
+  mde,
+  mgqe,
+  nis,
+  pep,
+  qr,
+  ras,
+)
+from experiments.methods import base as method_base
 from jax_autorec import errors
 from jax_autorec.data import planted
 from jax_autorec.search import base
@@ -51,6 +62,52 @@ class MdeTest(parameterized.TestCase):
     config.search.alphas = ()
     with self.assertRaisesRegex(errors.ConfigError, 'alphas is empty'):
       methods.METHODS['mde'].space(_task(config))
+
+
+class OptionsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (autodim, 'dims', ()),
+    (autodim, 'dims', (0, 4)),
+    (autodim, 'epochs', -1),
+    (autodim, 'min_steps', -1),
+    (autodim, 'period', 0),
+    (autodim, 'warmup', -0.1),
+    (autodim, 'warmup', 1.0),
+    (autodim, 'travel', 0.0),
+    (autodim, 'travel', float('nan')),
+    (autodim, 'learning_rate', 0.0),
+    (autodim, 'learning_rate', float('nan')),
+    (autodim, 'floor', 0.0),
+    (pep, 'travel', -1.0),
+    (pep, 'learning_rate', 0.0),
+    (nis, 'learning_rate', 0.0),
+    (nis, 'full_share', -0.1),
+    (nis, 'mixed_share', float('nan')),
+    (autoemb, 'controller_learning_rate', 0.0),
+    (autoemb, 'period', 0),
+    (autoemb, 'warmup', float('nan')),
+    (autosrh, 'warmup', 2.0),
+    (ras, 'seconds', 0.0),
+  )
+  def test_values_out_of_range(self, module, name, value):
+    config = module.get_config('planted')
+    config.search[name] = value
+    with self.assertRaisesRegex(errors.ConfigError, f'{name}.* is .*expected'):
+      task = _task(config)
+      method = methods.METHODS[config.method]
+      (method.selectors or method.population)(task)
+
+  def test_rates_and_periods_that_are_left_open(self):
+    """Values of one's own go before what follows from the steps."""
+    task = _task(autodim.get_config('planted'))
+    self.assertEqual(method_base.period(task, 0), task.steps // 400)
+    rate = method_base.rate(task, 100)
+    self.assertAlmostEqual(rate, task.search['travel'] / 100)
+    config = autodim.get_config('planted')
+    config.search.update({'period': 7, 'learning_rate': 0.5})
+    task = _task(config)
+    self.assertEqual(method_base.period(task, 0), 7)
+    self.assertEqual(method_base.rate(task, 100), 0.5)
 
 
 class BudgetTest(parameterized.TestCase):

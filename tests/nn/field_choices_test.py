@@ -17,13 +17,13 @@ _LIVE = 30
 _MASK = np.arange(37) < _LIVE
 
 
-def _module(**options):
+def _module(axis_name=None, **options):
   plan = fields_lib.MixedDims((2, 3, 5), **options)
   fields = [
     fields_lib.FieldPlan(name, 'categorical', plan.table_dim, vocab_size=9)
     for name in _NAMES
   ]
-  return plan, field_choices.build(plan, fields, None, 'fields')
+  return plan, field_choices.build(plan, fields, axis_name, 'fields')
 
 
 def _variables(module, rows, seed=0):
@@ -116,6 +116,45 @@ class MixedDimsTest(parameterized.TestCase):
     expected = np.einsum('bfn,nbfd->bfd', seen, paths)
     np.testing.assert_allclose(got[:_LIVE], expected, rtol=2e-4, atol=2e-5)
 
+  @parameterized.product(
+    num_draws=(1, 3, 5, 8, 16, 24, 40), transform=('linear', 'zero_pad')
+  )
+  def test_draws_go_by_rows_of_the_global_batch(self, num_draws, transform):
+    """24 rows, three of each of eight replicas: the place of a row decides."""
+    plan, module = _module(transform=transform)
+    rows = _rows(plan.table_dim)[:24]
+    variables = _variables(module, _rows(plan.table_dim))
+    draws = np.random.default_rng(3).dirichlet(np.ones(3), (num_draws, 3))
+    variables['arch'] = {'weights': jnp.asarray(draws, jnp.float32)}
+    mask = np.arange(24) < 20
+
+    def apply(module):
+      def loss(rows, weights, mask):
+        out, _ = module.apply(
+          variables | {'arch': {'weights': weights}},
+          rows,
+          mask,
+          train=True,
+          mutable=['batch_stats'],
+        )
+        return jnp.sin(out).sum(), out
+
+      return jax.value_and_grad(loss, (0, 1), has_aux=True)
+
+    weights = variables['arch']['weights']
+    (_, out), (by_row, by_draw) = apply(module)(rows, weights, mask)
+    _, replica = _module('data', transform=transform)
+    split = lambda x: x.reshape(8, 3, *x.shape[1:])
+    (_, outs), (by_rows, by_draws) = jax.pmap(
+      apply(replica), 'data', in_axes=(0, None, 0)
+    )(split(rows), weights, split(mask))
+    for got, expected in (
+      (outs, split(out)),
+      (by_rows, split(by_row)),
+      (by_draws.sum(0), by_draw),
+    ):
+      np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
   def test_the_scale_of_rows_does_not_matter(self):
     plan, module = _module()
     rows = 40 * _rows(plan.table_dim)
@@ -127,9 +166,10 @@ class MixedDimsTest(parameterized.TestCase):
       apply(rows)[:_LIVE], apply(3 * rows)[:_LIVE], atol=1e-4
     )
 
-  def test_gradients_of_prefixes_of_a_shared_row(self):
+  @parameterized.parameters('linear', 'zero_pad')
+  def test_gradients_of_prefixes_of_a_shared_row(self, transform):
     """Every candidate reaches the first columns, the widest alone the last."""
-    plan, module = _module(transform='zero_pad')
+    plan, module = _module(transform=transform)
     rows = _rows(plan.table_dim)
     variables = _variables(module, rows)
 
@@ -148,6 +188,26 @@ class MixedDimsTest(parameterized.TestCase):
       grads = np.abs(jax.grad(loss)(rows, one_hot)).sum((0, 1))
       self.assertTrue(np.all(grads[:dim] > 0))
       self.assertTrue(np.all(grads[dim:] == 0))
+
+  def test_zeros_lose_the_tail_of_an_inner_product(self):
+    """Of the wider of two vectors, what is beyond the narrower; no more."""
+    plan, module = _module(transform='zero_pad')
+    rows = _rows(plan.table_dim)
+    variables = _variables(module, rows)
+
+    def vectors(*places):
+      variables['arch'] = {'weights': jnp.eye(3)[jnp.array(places)]}
+      out, _ = module.apply(
+        variables, rows, _MASK, train=True, mutable=['batch_stats']
+      )
+      return np.asarray(out, np.float64)[:_LIVE]
+
+    wide, mixed = vectors(2, 2, 2), vectors(2, 0, 1)
+    for other, dim in ((1, 2), (2, 3)):
+      tail = (wide[:, 0, dim:] * wide[:, other, dim:]).sum(1)
+      self.assertGreater(np.abs(tail).min(), 1e-4)
+      lost = (wide[:, 0] * (wide[:, other] - mixed[:, other])).sum(1)
+      np.testing.assert_allclose(lost, tail, rtol=1e-5, atol=1e-6)
 
   def test_padding_is_neither_read_nor_normalised_by(self):
     plan, module = _module()

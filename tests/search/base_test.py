@@ -4,10 +4,18 @@ from unittest import mock
 from absl.testing import absltest
 import numpy as np
 
-from jax_autorec import pipeline, search, sizes, spaces
+from jax_autorec import errors, pipeline, search, sizes, spaces
 from jax_autorec.data import planted
 from jax_autorec.search import base
 from jax_autorec.train import settings as settings_lib
+
+
+class ScheduleTest(absltest.TestCase):
+  def test_out_of_range(self):
+    with self.assertRaisesRegex(errors.ConfigError, 'period.* is 0; expected'):
+      search.Schedule(period=0)
+    with self.assertRaisesRegex(errors.ConfigError, 'warmup.* is -1; expected'):
+      search.Schedule(warmup=-1)
 
 
 class EachTest(absltest.TestCase):

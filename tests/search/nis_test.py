@@ -622,6 +622,15 @@ class SelectorTest(parameterized.TestCase):
     (dict(reward='recall'), "'recall'.*'auc', 'ce'"),
     (dict(baseline='mean'), "'mean'.*'ema', 'critic'"),
     (dict(budget=0.0), 'budget of NIS is 0'),
+    (dict(cost_weight=-0.1), 'cost_weight of NIS is -0.1'),
+    (dict(cost_weight=float('nan')), 'cost_weight of NIS is nan'),
+    (dict(full_steps=-1), 'full_steps of NIS is -1'),
+    (dict(mixed_steps=-1), 'mixed_steps of NIS is -1'),
+    (dict(mixed_share=1.5), 'mixed_share of NIS is 1.5; expected 0 to 1'),
+    (dict(samples=0), 'samples of NIS is 0'),
+    (dict(decay=1.0), 'decay of NIS is 1.0'),
+    (dict(entropy=-1e-3), 'entropy of NIS is -0.001'),
+    (dict(period=0), 'period of a search is 0'),
     (dict(full_steps=6, mixed_steps=4), '10 of 10 steps'),
   )
   def test_a_slip_is_named(self, options, message):

@@ -81,6 +81,9 @@ class RandomDimsTest(parameterized.TestCase):
     )
     self.assertLen(_run(population, 3.0), 4)
     self.assertLen(_run(population, 30.0), 1)
+    for seconds in (0, -1.0, float('nan')):
+      with self.assertRaisesRegex(errors.ConfigError, 'seconds is .*or None'):
+        search.random_dims(_model([10] * 8), _DIMS, seconds=seconds)
 
 
 if __name__ == '__main__':

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import errors, optim, search, spaces
+from jax_autorec import errors, optim, pipeline, search, spaces
 from jax_autorec import schema as schema_lib
+from jax_autorec.data import planted
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base, supernet
 from jax_autorec.train import parallel
@@ -153,6 +154,21 @@ class LevelsTest(parameterized.TestCase):
     state, step, _ = _setup(selector)
     with self.assertRaisesRegex(errors.ConfigError, 'EVERY_STEP'):
       jax.eval_shape(step, state, (_batch(0), None))
+
+  def test_choices_that_are_not_finite_end_a_search(self):
+    """The last update shows in no loss."""
+    state, step, _ = _setup(_gates('train'))
+    _, metrics = jax.jit(step)(state, (_batch(0), None))
+    self.assertTrue(np.isfinite(float(metrics['arch_norm'])))
+    data = planted.generate(num_rows=1000, num_fields=4, num_pairs=2)
+    with self.assertRaisesRegex(errors.TrainingError, 'arch_norm of step 0'):
+      pipeline.run_search(
+        spaces.fm(data.schema, dim=3, pairs='open'),
+        {'interactions': _gates('train', optax.scale(np.nan))},
+        data,
+        settings_lib.Settings(batch_size=100),
+        num_steps=1,
+      )
 
   @parameterized.parameters(
     (lambda s: {}, "open choice 'interactions/pairs/gate'.*for: none"),

@@ -52,8 +52,10 @@ def _plain_selector(inner_rate, tx=None):
     del memory, batch, phase, step, key
     return base.Draw(choice={'weights': jax.nn.softmax(arch['logits'])})
 
-  selector = search.autodim(tx or optax.sgd(1.0), 10, inner_rate=inner_rate)
-  selector = selector._replace(sample=sample, schedule=base.EVERY_STEP)
+  selector = search.autodim(tx or optax.sgd(1.0), 10)
+  selector = selector._replace(
+    sample=sample, schedule=base.EVERY_STEP, inner_rate=inner_rate
+  )
 
   def init(choice, key, train):
     arch, memory = search.autodim(optax.sgd(1.0), 10).init(choice, key, train)
@@ -63,7 +65,7 @@ def _plain_selector(inner_rate, tx=None):
   return selector._replace(init=init)
 
 
-def _setup(inner_rate, table_optimizer='sgd', mode='none'):
+def _setup(inner_rate, table_optimizer='sgd', mode='none', selector=None):
   plain = spaces.deepfm(_SCHEMA, dim=4, hidden=(5,), dropout=0.0)
   space = spaces.open_dims(plain, (2, 4))
   options = settings_lib.Settings(
@@ -71,7 +73,7 @@ def _setup(inner_rate, table_optimizer='sgd', mode='none'):
   )
   model = model_lib.build(space, axis_name=parallel.axis_name(mode))
   optimizer = settings_lib.make_optimizer(options, space)
-  selectors = {'fields': _plain_selector(inner_rate)}
+  selectors = {'fields': selector or _plain_selector(inner_rate)}
   state = supernet.init(
     model,
     optimizer,
@@ -121,12 +123,14 @@ def _oracle(model, state, train_batch, valid_batch, rate):
 class QuadraticTest(parameterized.TestCase):
   @parameterized.parameters(0.0, 0.3)
   def test_equals_the_closed_form(self, rate):
-    """L_train = |w - A a|^2 / 2, L_valid = |w' - t|^2 / 2, dense and rows.
+    """L_train = |w - A a|^2 / 2, L_valid = |w' - t - D a|^2 / 2.
 
-    Every look-up of a row counts. So a row that n look-ups of the train batch
-    share has w' = w - xi n (w - C a), and dL_valid/da is xi A'(w' - t) of the
-    dense weights and xi C' sum n (w' - t) over the rows that the validation
-    batch looks up, once for each of its look-ups.
+    Of dense weights and of rows, for which D is 0. Every look-up of a row
+    counts. So a row that n look-ups of the train batch share has
+    w' = w - xi n (w - C a), and dL_valid/da is (xi A - D)'(w' - t - D a) of
+    the dense weights, of which D is the first order, and xi C' sum n (w' - t)
+    over the rows that the validation batch looks up, once for each of its
+    look-ups.
     """
     rng = np.random.default_rng(0)
     names, dim, size = 'abcde', 3, 2
@@ -145,6 +149,7 @@ class QuadraticTest(parameterized.TestCase):
     weights, offset = rng.normal(size=4), rng.normal(size=4)
     by_arch, rows_by_arch = rng.normal(size=(4, size)), rng.normal(size=(3, 2))
     arch, row_offset = rng.normal(size=size), rng.normal(size=dim)
+    direct = rng.normal(size=(4, size))
     with jax.enable_x64(True):
       train, _ = state_lib.init(model, optimizer, example, jax.random.key(0))
       train = train.replace(
@@ -161,9 +166,9 @@ class QuadraticTest(parameterized.TestCase):
 
       def valid_grads(params, rows):
         def loss(arch, params, rows):
-          dense = params['w'] - offset
+          dense = params['w'] - offset - direct @ arch
           own = rows['main_dim_3'] - row_offset[None, None]
-          return 0.5 * (dense @ dense) + 0.5 * jnp.sum(own**2) + 0 * arch.sum()
+          return 0.5 * (dense @ dense) + 0.5 * jnp.sum(own**2)
 
         return jax.grad(loss, (0, 1, 2))(jnp.array(arch), params, rows), ()
 
@@ -189,7 +194,7 @@ class QuadraticTest(parameterized.TestCase):
       )
     got = np.asarray(grads) - np.asarray(minus)
     moved = weights - rate * (weights - by_arch @ arch)
-    expected = rate * by_arch.T @ (moved - offset)
+    expected = (rate * by_arch - direct).T @ (moved - offset - direct @ arch)
     counts = np.bincount(train_ids, minlength=len(names))
     target = rows_by_arch @ arch
     moved_table = table - rate * counts[:, None] * (table - target)
@@ -213,14 +218,15 @@ class UnrollTest(parameterized.TestCase):
     # The second order is no small correction here.
     self.assertGreater(np.abs(expected - first_order).max(), 1e-3)
 
-  def test_rate_zero_is_first_order(self):
+  @parameterized.parameters(0.0, None)
+  def test_first_order_takes_weights_as_they_are(self, rate):
+    state, step, model = _setup(rate)
     train_batch, valid_batch = _batch(1), _batch(2)
-    steps = []
-    for rate in (0.0, None):
-      state, step, _ = _setup(rate)
-      new, _ = jax.jit(step)(state, (train_batch, valid_batch))
-      steps.append(new.arch['fields']['logits'])
-    np.testing.assert_allclose(*steps, rtol=1e-5)
+    expected = _oracle(model, state, train_batch, valid_batch, 0.0)
+    new, _ = jax.jit(step)(state, (train_batch, valid_batch))
+    got = state.arch['fields']['logits'] - new.arch['fields']['logits']
+    np.testing.assert_allclose(got, expected, rtol=2e-3, atol=1e-6)
+    self.assertGreater(np.abs(expected).max(), 1e-3)
 
   def test_weights_and_statistics_move_as_without_a_search(self):
     """The inner step is a thought: only its gradient remains."""
@@ -234,12 +240,16 @@ class UnrollTest(parameterized.TestCase):
       )
     jax.tree.map(np.testing.assert_array_equal, *results)
 
-  @parameterized.parameters('jit', 'pmap')
-  def test_eight_devices_agree_with_one(self, mode):
+  @parameterized.product(mode=('jit', 'pmap'), inner_rate=(None, _RATE))
+  def test_eight_devices_agree_with_one(self, mode, inner_rate):
+    """AutoDim's own draws, many of which a batch sees."""
     batches = _batch(1, (3,)), _batch(2, (3,))
+    selector = search.autodim(
+      optax.sgd(1.0), 10, period=1, floor=0.5, inner_rate=inner_rate
+    )
     runs = []
     for run_mode in ('none', mode):
-      state, step, _ = _setup(_RATE, 'sgd', run_mode)
+      state, step, _ = _setup(inner_rate, 'sgd', run_mode, selector)
       program = parallel.compile_steps(step, run_mode)
       state, _ = program.run(program.place(state), batches)
       state = program.fetch(state)
