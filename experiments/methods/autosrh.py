@@ -2,7 +2,7 @@
 
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
-from jax_autorec import search, spaces
+from jax_autorec import errors, search, spaces
 
 
 def _space(task: base.Task) -> arch_lib.Architecture:
@@ -11,10 +11,16 @@ def _space(task: base.Task) -> arch_lib.Architecture:
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
+  warmup = round(options['warmup'] * task.steps)
+  if not 0 <= options['warmup'] < 1 or warmup >= task.steps > 0:
+    raise errors.ConfigError(
+      f'search.warmup is {options["warmup"]}, of {task.steps} steps; expected '
+      'a share from 0 to less than 1 that leaves steps to move the factors in.'
+    )
   selector = search.autosrh(
     learning_rate=options['learning_rate'],
     l1=options['l1'],
-    warmup=round(options['warmup'] * task.steps),
+    warmup=warmup,
     period=options['period'],
     density=options['density'],
     max_params=base.max_params(task),

@@ -4,7 +4,7 @@ from absl.testing import absltest, parameterized
 
 from experiments import methods, stages
 from experiments import settings as settings_lib
-from experiments.configs import mde, mgqe, qr, ras
+from experiments.configs import autosrh, mde, mgqe, qr, ras
 from jax_autorec import errors
 from jax_autorec.data import planted
 from jax_autorec.search import base
@@ -51,6 +51,15 @@ class MdeTest(parameterized.TestCase):
     config.search.alphas = ()
     with self.assertRaisesRegex(errors.ConfigError, 'alphas is empty'):
       methods.METHODS['mde'].space(_task(config))
+
+
+class AutoSrhTest(parameterized.TestCase):
+  @parameterized.parameters(1.0, -0.1, 1.5)
+  def test_a_warm_up_leaves_steps_to_search_in(self, warmup):
+    config = autosrh.get_config('planted')
+    config.search.warmup = warmup
+    with self.assertRaisesRegex(errors.ConfigError, 'search.warmup is'):
+      methods.METHODS['autosrh'].selectors(_task(config))
 
 
 class BudgetTest(parameterized.TestCase):
