@@ -40,13 +40,18 @@ class Derived:
 def load_data(
   values: Mapping[str, Any], data_dir: str, bad_rows: str = 'raise'
 ) -> data_lib.Dataset:
-  """The data set that a config names."""
+  """The data set that a config names.
+
+  Of a stream all rows: it is cut by time, once it is in that order.
+  """
   options = dict(values['data'])
   name, max_rows = options.pop('name'), options.pop('max_rows')
   if name in datasets.GENERATORS:
     options.setdefault('seed', values['seed'])
   data = data_lib.load(name, data_dir, bad_rows=bad_rows, **options)
-  return data.head(max_rows) if max_rows else data
+  if not max_rows or methods.METHODS[values['method']].online:
+    return data
+  return data.head(max_rows)
 
 
 def run(

@@ -25,7 +25,9 @@ def _stream(values, data) -> data_lib.Dataset:
     by_size = sorted(single, key=lambda field: -field.vocab_size)
     entities = tuple(field.name for field in by_size[:2])
   seed = values['seed'] if options['shuffle'] else None
-  return data_lib.stream(data, entities, seed)
+  return data_lib.stream(
+    data, entities, seed, values['data']['max_rows'] or None
+  )
 
 
 def _check_labels(stream: data_lib.Dataset) -> None:

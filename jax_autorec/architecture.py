@@ -534,9 +534,11 @@ def _parts(
       return []
     stack = plan.quantizer.stack(plan.dim)
     return [(plan.dim, stack, fields_lib.Part(plan, plan.all_pieces[0]))]
-  parts = []
-  for place, piece in enumerate(plan.all_pieces):
-    is_factor = plan.combine == 'product' and place > 0
+  parts, seen = [], set()
+  for piece in plan.all_pieces:
+    # Of the factors of a range the first is spread around 0.
+    is_factor = plan.combine == 'product' and piece.start in seen
+    seen.add(piece.start)
     role = 'factor' if is_factor else ''
     parts.append((piece.dim, role, fields_lib.Part(plan, piece)))
   return parts

@@ -7,6 +7,7 @@ ids, the pattern of a sparse table) lies in `Architecture.arrays`.
 
 from collections.abc import Sequence
 import dataclasses
+import itertools
 from typing import Any, ClassVar
 
 import numpy as np
@@ -218,7 +219,7 @@ class FieldPlan:
     pieces: which ids own which rows; None for a row of `dim` per id, and none
       at all for a field whose vectors are zero.
     combine: how an id's rows in several pieces become one vector: 'sum' or
-      'product' (of pieces of one width).
+      'product' (of pieces of one width and one range; ranges do not overlap).
     remap: whether ids are permuted before pieces apply, by the array
       '{name}.remap' int32 [vocab_size].
     num_values: entries that are stored of a sparse table [vocab_size, dim]; 0
@@ -300,6 +301,14 @@ class FieldPlan:
       raise errors.ConfigError(
         f'Field {self.name!r} multiplies pieces of unequal columns: '
         f'{sorted(shapes)}.'
+      )
+    ranges = sorted({(piece.start, piece.stop) for piece in pieces})
+    if self.combine == 'product' and any(
+      stop > start for (_, stop), (start, _) in itertools.pairwise(ranges)
+    ):
+      raise errors.ConfigError(
+        f'Field {self.name!r} multiplies pieces of ids {ranges}; expected '
+        'equal ranges, or such as do not overlap.'
       )
 
   @property

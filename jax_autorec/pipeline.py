@@ -513,6 +513,8 @@ def run_search(
     raise errors.ConfigError(
       f'A search of {num_steps} steps; expected at least 1.'
     )
+  for selector in selectors.values():
+    selector.check(space)
   model = model_lib.build(
     space, axis_name=parallel.axis_name(settings.parallel)
   )
@@ -913,7 +915,8 @@ def derive(
 
   def gradients(choices):
     for batch in _in_order(data.valid, batch_size):
-      yield jax.device_get(slope(choices, found.state, batch))
+      grads = jax.device_get(slope(choices, found.state, batch))
+      yield grads, float(np.sum(batch.weights[batch.mask]))
 
   return supernet.derive(
     found.state, found.selectors, found.space, evaluate, gradients, initial

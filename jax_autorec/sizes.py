@@ -7,6 +7,7 @@ the train split (mixed dimensions), rows from the number of ids that share one
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -173,7 +174,11 @@ def mixed_dims(
   lambda is solved for what is left once widths are clipped to the full one and
   projections, which the paper's budget omits, are counted. Where that leaves
   more than a tenth of the budget, since all blocks of a size would grow
-  together or a large one doubles, single blocks go one step ahead of the rule.
+  together or a large one doubles, lambda rises on for the blocks whose next
+  width fits, and the others stay. Of blocks of equal rows the first ones go
+  first, so the last can be a step narrower. What is left in the end holds the
+  next width of no block; with `power_of_two` that can be nearly half of the
+  budget, where one block is most of it.
 
   Args:
     architecture: closed, of one width, which is the full one.
@@ -218,8 +223,9 @@ def mixed_dims(
   if max_params is None:
     return close(widths(full * rows.min() ** alpha))
   check_budget(close(widths(0.0)), max_params, 'lower `threshold`')
-  # Widths change at these alone: at lambda = (d - 1/2) rows^alpha.
-  steps = np.arange(2, full + 1) - 0.5
+  # Widths change at these alone: at lambda = (d - 1/2) rows^alpha. A full width
+  # that is no power of two follows where the next power would.
+  steps = np.arange(2, (2 * full if power_of_two else full) + 1) - 0.5
   scales = np.unique(np.outer(rows**alpha, steps)) * (1 + 1e-9)
   lengths = np.array([block.stop - block.start for block in cut])
   views = sum(view != 'first_order' for view in architecture.views)
@@ -234,18 +240,17 @@ def mixed_dims(
   while place and close(widths(scales[place - 1])).ep_total > max_params:
     place -= 1
   dims = widths(scales[place - 1] if place else 0.0)
-  # What is left holds no further step of the rule; it may hold that of some
-  # blocks, each as it would be wider next.
-  tried = np.zeros(len(dims), bool)
+  # What is left holds no further step of the rule; it may hold those of some
+  # blocks.
+  stays = np.zeros(len(dims), bool)
   for scale in scales[place:]:
-    if tried.all() or close(dims).ep_total >= _FILLED * max_params:
+    if stays.all() or close(dims).ep_total >= _FILLED * max_params:
       break
     following = widths(scale)
-    for i in np.flatnonzero((following > dims) & ~tried):
-      tried[i] = True
+    for i in np.flatnonzero((following > dims) & ~stays):
       wider = np.where(np.arange(len(dims)) == i, following, dims)
-      if close(wider).ep_total <= max_params:
-        dims = wider
+      stays[i] = close(wider).ep_total > max_params
+      dims = dims if stays[i] else wider
   return close(dims)
 
 
@@ -333,7 +338,9 @@ def quotient_remainder(
     max_params: budget of `ep_total`, see `budget`, in place of `collisions`:
       the smallest c that meets it, at most sqrt(V) in each field (beyond, the
       tables grow again); then fields take one less in turn, the largest first,
-      as long as any can.
+      as long as any can. Where that leaves more than a tenth of the budget,
+      since halving a field is the least that c = 2 can do, the most frequent
+      ids of fields, the largest first, get rows of their own.
 
   Raises:
     ConfigError: for collisions below 1, an unknown combination, 'concat' of
@@ -353,10 +360,16 @@ def quotient_remainder(
       'Vectors of width 1 have no halves to concatenate: widen them.'
     )
 
-  def build(counts: Mapping[str, int]):
+  def build(counts: Mapping[str, int], whole: Mapping[str, int] | None = None):
+    whole = whole or {}
     return _replace_plans(
       architecture,
-      {plan.name: _divided(plan, counts[plan.name], combine) for plan in plans},
+      {
+        plan.name: _divided(
+          plan, counts[plan.name], combine, whole.get(plan.name, 0)
+        )
+        for plan in plans
+      },
       'zero_pad' if combine == 'concat' else architecture.projection,
     )
 
@@ -378,22 +391,37 @@ def quotient_remainder(
       fewer = counts | {plan.name: max(counts[plan.name] - 1, 1)}
       if build(fewer).ep_total <= max_params:
         counts = fewer
-  return build(counts)
+  whole: dict[str, int] = {}
+
+  def exceeds(name, own):
+    return build(counts, whole | {name: own}).ep_total > max_params
+
+  for plan in by_size:
+    if build(counts, whole).ep_total >= _FILLED * max_params:
+      break
+    beyond = _first(functools.partial(exceeds, plan.name), plan.vocab_size)
+    whole[plan.name] = beyond - 1
+  return build(counts, whole)
 
 
-def _divided(plan, collisions, combine):
-  """A field as quotients and remainders, where that makes it smaller."""
+def _divided(plan, collisions, combine, whole=0):
+  """A field as quotients and remainders, where that makes it smaller.
+
+  Its first `whole` ids have rows of their own.
+  """
   size, dim, column = plan.vocab_size, plan.dim, 0
-  if not 1 < collisions < size:
+  if not 1 < collisions < size - whole:
     return plan
   first = second = dim
   if combine == 'concat':
     second = dim // 2
     first = column = dim - second
   pieces = (
-    fields_lib.Piece(0, size, first, divide=collisions),
-    fields_lib.Piece(0, size, second, column, modulo=collisions),
+    fields_lib.Piece(whole, size, first, divide=collisions),
+    fields_lib.Piece(whole, size, second, column, modulo=collisions),
   )
+  if whole:
+    pieces = (fields_lib.Piece(0, whole, dim), *pieces)
   if sum(piece.num_rows * piece.dim for piece in pieces) >= size * dim:
     return plan
   combine = 'product' if combine == 'product' else 'sum'

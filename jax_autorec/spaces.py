@@ -496,13 +496,30 @@ def quantize(
       room than their rows, while the others keep plain rows.
 
   Raises:
-    ConfigError: where no field would be smaller.
+    ConfigError: for an unknown kind, groups that do not divide the width,
+      shares that do not add up, or where no field would be smaller.
   """
+  found = _quantized(architecture, kind, groups, tiers, shared, fields)
+  if all(plan.quantizer is None for plan in found.fields):
+    centroids = [size for _, size in tiers]
+    raise errors.ConfigError(
+      f'No field takes less room with {groups} codes of {centroids} centroids '
+      'than with plain rows: give fewer, or name the fields.'
+    )
+  return found
+
+
+def _quantized(architecture, kind, groups, tiers, shared, fields=None):
+  """`quantize`, though no field may be smaller."""
   shares = [share for share, _ in tiers]
   if not tiers or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
     raise errors.ConfigError(
       f'Tiers have the shares {shares}; expected positive ones that add up '
       'to 1.'
+    )
+  if groups < 1:
+    raise errors.ConfigError(
+      f'Vectors have {groups} codes each; expected at least 1.'
     )
   plans = []
   for plan in architecture.fields:
@@ -515,12 +532,6 @@ def quantize(
         quantizer = dataclasses.replace(quantizer, packed=False)
         plan = dataclasses.replace(plan, quantizer=quantizer)
     plans.append(plan)
-  if all(plan.quantizer is None for plan in plans):
-    centroids = [size for _, size in tiers]
-    raise errors.ConfigError(
-      f'No field takes less room with {groups} codes of {centroids} centroids '
-      'than with plain rows: give fewer, or name the fields.'
-    )
   return dataclasses.replace(architecture, fields=tuple(plans))
 
 
@@ -563,24 +574,29 @@ def quantize_within(
     shared: whether all groups of a field have one codebook.
 
   Raises:
-    ConfigError: where nothing is small enough; says what is needed.
+    ConfigError: as of `quantize`, and where nothing is small enough; says what
+      is needed.
   """
+  # With the fewest centroids: refuses what would be refused with any.
+  quantize(
+    architecture, kind, groups, [(share, 2) for share in shares], shared=shared
+  )
   largest = max(plan.vocab_size for plan in architecture.categorical)
   sizes = [2**n for n in range(16, 0, -1) if 2**n < 2 * largest]
   options = []
   for centroids in itertools.combinations_with_replacement(sizes, len(shares)):
     tiers = list(zip(shares, centroids))
-    try:
-      options.append(quantize(architecture, kind, groups, tiers, shared=shared))
-    except errors.ConfigError:
-      continue  # No field is smaller with so many.
+    found = _quantized(architecture, kind, groups, tiers, shared)
+    # With many centroids it may be that no field is smaller.
+    if any(plan.quantizer for plan in found.fields):
+      options.append(found)
   size = lambda found: found.packed.ep_total
   fitting = [found for found in options if size(found) <= max_params]
   if not fitting:
-    least = min(map(size, options), default=math.inf)
     raise errors.ConfigError(
       f'A budget of {max_params} entries; the smallest model with {groups} '
-      f'codes per id has {least}: raise the budget, or give fewer groups.'
+      f'codes per id has {min(map(size, options))}: raise the budget, or give '
+      'fewer groups.'
     )
   best = max(fitting, key=size)
   places = [i for i, plan in enumerate(best.fields) if plan.quantizer]

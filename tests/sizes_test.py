@@ -217,6 +217,44 @@ class MixedDimsTest(parameterized.TestCase):
     step = min(equal) if power_of_two else 1
     self.assertLessEqual(max(equal) - min(equal), step)
 
+  @parameterized.product(seed=list(range(20)), power_of_two=[False, True])
+  def test_less_than_nine_tenths_hold_the_next_width_of_no_block(
+    self, seed, power_of_two
+  ):
+    """P5: what powers of two, above all, cannot fill."""
+    model, rng = _random_model(seed)
+    ids = sum(plan.vocab_size for plan in model.categorical)
+    low = model.first_order_params + _num_views(model) * ids
+    found = sizes.mixed_dims(
+      model,
+      rng.choice([0.0, 0.1, 0.3, 0.6]),
+      threshold=0,
+      power_of_two=power_of_two,
+      max_params=(budget := rng.uniform(1.1 * low, model.ep_total)),
+    )
+    self.assertLessEqual(found.ep_total, budget)
+    if found.ep_total >= 0.9 * budget:
+      return
+    cut = [b for p in model.categorical for b in sizes.blocks(p, None)]
+    for i, dim in enumerate(_dims(found)):
+      wider = np.array(_dims(found))
+      wider[i] = min(2 * dim if power_of_two else dim + 1, model.dim)
+      if wider[i] > dim:
+        other = sizes._with_blocks(model, cut, wider)
+        self.assertGreater(other.ep_total, budget)
+
+  def test_equal_fields_differ_by_a_step_the_last_ones_narrower(self):
+    model = _model([3000] * 5)
+    close = lambda share, **options: sizes.mixed_dims(
+      model, 0.2, threshold=0, max_params=share * model.ep_total, **options
+    )
+    self.assertEqual(_dims(close(0.17)), [5, 5, 5, 4, 4])
+    self.assertEqual(_dims(close(0.21, power_of_two=True)), [8, 8, 4, 4, 4])
+    # A doubling of any would be too much.
+    powers = close(0.17, power_of_two=True)
+    self.assertEqual(_dims(powers), [4] * 5)
+    self.assertLess(powers.ep_total, 0.9 * 0.17 * model.ep_total)
+
   @parameterized.parameters(range(6))
   def test_blocks_are_equally_popular(self, seed):
     rng = np.random.default_rng(seed)
@@ -371,7 +409,7 @@ class QuotientRemainderTest(parameterized.TestCase):
     self.assertLessEqual(found.ep_total, budget)
     # No field alone can be given fewer collisions.
     for plan in found.categorical:
-      c = plan.pieces[0].divide if plan.pieces else 1
+      c = plan.pieces[-2].divide if plan.pieces else 1
       whole = next(p for p in model.categorical if p.name == plan.name)
       if c > 1:
         fewer = sizes._divided(whole, c - 1, combine)
@@ -381,12 +419,9 @@ class QuotientRemainderTest(parameterized.TestCase):
           found.projection,
         )
         self.assertGreater(other.ep_total, budget)
-    rows = max(plan.vocab_size for plan in model.categorical)
-    pieces = [
-      plan.pieces[0].divide for plan in found.categorical if plan.pieces
-    ]
-    if pieces and min(pieces) > 4 and rows > 1000:
-      self.assertGreaterEqual(found.ep_total, 0.8 * budget)
+    # All but a row.
+    row = _num_views(model) * model.dim
+    self.assertGreater(found.ep_total, min(0.9 * budget, budget - row - 1))
 
   def test_many_fields_fill_nine_tenths(self):
     rng = np.random.default_rng(0)
@@ -396,6 +431,30 @@ class QuotientRemainderTest(parameterized.TestCase):
       budget = model.ep_total * rng.uniform(0.15, 0.95)
       found = sizes.quotient_remainder(model, max_params=budget)
       self.assertBetween(found.ep_total, 0.9 * budget, budget)
+
+  @parameterized.product(
+    combine=['product', 'sum', 'concat'],
+    share=[0.2, 0.5, 0.6, 0.75, 0.9, 0.97],
+  )
+  def test_frequent_ids_fill_what_halving_a_field_leaves(self, combine, share):
+    """P5: nothing lies between c = 1 and 2 of a field that is most of all."""
+    model = _model([20_000, 300])
+    budget = share * model.ep_total
+    found = sizes.quotient_remainder(model, combine=combine, max_params=budget)
+    self.assertBetween(found.ep_total, 0.9 * budget, budget)
+    large = found.fields[0]
+    if len(large.pieces) == 3:
+      head, quotients, remainders = large.pieces
+      self.assertEqual(
+        (head.start, head.dim, head.num_rows), (0, 32, head.stop)
+      )
+      self.assertEqual({p.start for p in large.pieces[1:]}, {head.stop})
+      self.assertEqual(
+        found.embedding_params - found.first_order_params,
+        sum(p.num_rows * p.dim for f in found.fields for p in f.all_pieces),
+      )
+      self.assertEqual((quotients.stop, remainders.stop), (20_000, 20_000))
+    self.assertEqual(len(large.pieces), 2 if share == 0.2 else 3)
 
   @parameterized.parameters(
     (dict(collisions=0), '0 collisions'),

@@ -357,6 +357,26 @@ class QuantizeTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.ConfigError, message):
       spaces.quantize(plain, **given)
 
+  @parameterized.parameters(
+    (dict(groups=3), 'width 8, which groups must divide'),
+    (dict(groups=0, shared=True), '0 codes each'),
+    (dict(shares=(0.1, 0.8)), 'add up'),
+    (dict(shares=()), 'add up'),
+    (dict(kind='qv'), "'qv'"),
+    (dict(max_params=10), 'raise the budget'),
+  )
+  def test_within_a_budget_too(self, options, message):
+    plain = spaces.fm(_skewed(), dim=8)
+    given = dict(kind='vq', groups=4, shares=(0.1, 0.9), max_params=9000)
+    with self.assertRaisesRegex(errors.ConfigError, message):
+      spaces.quantize_within(plain, **(given | options))
+
+  def test_where_no_field_is_smaller_with_any_codebook(self):
+    schema = schema_lib.Schema((schema_lib.Field('a', vocab_size=2),))
+    plain = spaces.fm(schema, dim=4)
+    with self.assertRaisesRegex(errors.ConfigError, 'No field takes less room'):
+      spaces.quantize_within(plain, 'vq', 2, (1.0,), 1e9)
+
 
 if __name__ == '__main__':
   absltest.main()

@@ -7,9 +7,8 @@ codes and codebook would not be smaller than their rows keep these, and so do
 first-order weights. What is evaluated and saved is the packed model: codes of
 the whole vocabulary, codebooks, and no queries.
 
-'vq' and 64 centroids for each two columns were chosen on the validation split
-of Frappe (seed 2021, width 32, settings of the plain model); coarser groups,
-fewer centroids and 'sx' did worse there. Controls: logistic regression, plain
+'vq' and 64 centroids for each two columns are from trials on the validation
+split of Frappe that were not recorded. Controls: logistic regression, plain
 rows of width 32 (base), and the narrowest single width of at least the packed
 size.
 

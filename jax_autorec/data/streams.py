@@ -15,6 +15,7 @@ def stream(
   data: dataset_lib.Dataset,
   entities: Sequence[str],
   shuffle_seed: int | None = None,
+  max_rows: int | None = None,
 ) -> dataset_lib.Dataset:
   """All rows of all splits, in order of time, with the entities alone.
 
@@ -27,6 +28,8 @@ def stream(
     entities: categorical fields that hold one value, a user and an item, say.
     shuffle_seed: of a random order instead (what the published code of ESAPN
       evaluates on); None for that of time.
+    max_rows: so many of the first rows by time, whatever the order; None for
+      all. (The first of every split would leave holes in the time.)
 
   Returns:
     A data set whose train split is the stream; the others are empty.
@@ -56,12 +59,13 @@ def stream(
     for field in dataclasses.fields(dataset_lib.Split)
   }
   num_rows = len(joined['labels'])
-  if shuffle_seed is not None:
-    order = np.random.default_rng(shuffle_seed).permutation(num_rows)
-  elif joined['times'] is not None:
+  order = np.arange(num_rows)
+  if joined['times'] is not None:
     order = np.argsort(joined['times'], kind='stable')
-  else:
-    order = np.arange(num_rows)
+  order = order[:max_rows]
+  if shuffle_seed is not None:
+    order = np.sort(order)  # Which rows these are matters, not their times.
+    order = order[np.random.default_rng(shuffle_seed).permutation(len(order))]
   joined['ids'] = joined['ids'][:, taken]
   joined['numeric'] = np.zeros((num_rows, 0), np.float32)
   joined['missing'] = np.zeros((num_rows, 0), bool)
@@ -70,6 +74,7 @@ def stream(
   )
   schema = data.schema
   identity = f'{data.fingerprint} stream {entities} {shuffle_seed}'
+  identity += f' {max_rows}' if len(order) < num_rows else ''
   return dataclasses.replace(
     data,
     schema=schema_lib.Schema(

@@ -435,7 +435,8 @@ class FieldEmbeddings(nn.Module):
   def _categorical(self, view, live, ids, rows, groups, parts):
     """Adds the groups of the tables of a view, and each field's places."""
     architecture = self.architecture
-    factors: dict[str, list[Array]] = {}
+    # Field -> first id of a range -> its factors, zeros for all other ids.
+    factors: dict[str, dict[int, list[Array]]] = {}
     for table in architecture.tables:
       if table.view != view or table.codebooks:
         continue
@@ -448,7 +449,8 @@ class FieldEmbeddings(nn.Module):
           own = own.reshape(len(own), plan.max_length, plan.dim)
           self._add(view, name, own, [part], live, ids, groups, parts)
         elif plan.combine == 'product':
-          factors.setdefault(plan.name, []).append(own)
+          ranges = factors.setdefault(plan.name, {})
+          ranges.setdefault(part.piece.start, []).append(own)
         else:
           kept.append(part)
           kept_rows.append(np.arange(start, end))
@@ -459,8 +461,13 @@ class FieldEmbeddings(nn.Module):
         self._add(view, table.name, values, kept, live, ids, groups, parts)
     for plan in architecture.categorical:
       if plan.name in factors:
-        product = functools.reduce(jnp.multiply, factors[plan.name])
-        part = fields_lib.Part(plan, plan.all_pieces[0])
+        ranges = factors[plan.name].values()
+        products = [functools.reduce(jnp.multiply, own) for own in ranges]
+        product = functools.reduce(jnp.add, products)
+        piece = plan.all_pieces[0]
+        if len(products) > 1:
+          piece = fields_lib.Piece(0, plan.vocab_size, piece.dim, piece.column)
+        part = fields_lib.Part(plan, piece)
         name = f'{view}_product_{plan.name}'
         self._add(view, name, product, [part], live, ids, groups, parts)
     if not groups:

@@ -48,7 +48,9 @@ class Codebooks(nn.Module):
   centroids of the field are scored, scores are normalised over the batch, per
   centroid and without scale or offset, and the centroid of the highest score
   (the first of equals) takes the place of the query. Because of the
-  normalisation it is not always the nearest: it keeps every centroid in use.
+  normalisation it is not always the nearest: one that is near to few queries
+  wins more of them than by distance. That does not keep all in use evenly, see
+  `embeddings.usage_entropy`.
 
   'sx': score <q, key>; output (onehot + p - sg(p)) values with
   p = softmax(scores), so that the gradient reaches queries and keys through p.

@@ -51,11 +51,16 @@ def autosrh(
   Returns:
     A selector for the slot 'fields' of `spaces.open_columns`.
   """
-  patterns.check_budget(density, max_params)
+  patterns.check(density, max_params)
   if learning_rate <= 0 or l1 < 0:
     raise errors.ConfigError(
       f'Factors have the rate {learning_rate} and L1 {l1}; expected more than '
       '0, and at least 0.'
+    )
+  if warmup < 0 or period < 1:
+    raise errors.ConfigError(
+      f'Factors wait for {warmup} steps and move every {period}; expected at '
+      'least 0, and at least 1.'
     )
 
   def init(choice, key, train):
@@ -104,6 +109,7 @@ def autosrh(
     split='valid',
     schedule=base.Schedule(period, warmup),
     record=record,
+    check=lambda space: patterns.check_space(space, max_params),
   )
 
 

@@ -83,7 +83,7 @@ class Context(NamedTuple):
       validation split is not at hand.
     gradients: choice of this slot -> of every batch of the validation split
       the gradient of its mean loss with respect to the choice, in evaluation
-      mode; None as `evaluate`.
+      mode, and what its rows weigh together; None as `evaluate`.
     initial: () -> the tables that the search started from, drawn anew; None
       where that is not known.
   """
@@ -91,7 +91,7 @@ class Context(NamedTuple):
   architecture: arch_lib.Architecture
   train: state_lib.TrainState
   evaluate: Callable[[PyTree], dict[str, float]] | None = None
-  gradients: Callable[[PyTree], Iterable[PyTree]] | None = None
+  gradients: Callable[[PyTree], Iterable[tuple[PyTree, float]]] | None = None
   initial: Callable[[], dict[str, Array]] | None = None
 
 
@@ -99,6 +99,11 @@ def unchanged(memory, train, seen):
   """An `observe` that remembers nothing."""
   del seen
   return memory, train
+
+
+def accept(space):
+  """A `check` that refuses nothing."""
+  del space
 
 
 def nothing(arch, memory):
@@ -141,6 +146,8 @@ class Selector(NamedTuple):
     only_derives: True if nothing is learnt before `derive`: where that holds
       for all selectors the search is a plain training. It stops as one, and
       `derive` reads the weights of its best evaluation.
+    check: (architecture) -> None; refuses a space that could not be settled,
+      a budget that it cannot meet, before anything is trained.
   """
 
   init: Callable[..., tuple[PyTree, PyTree]]
@@ -157,6 +164,7 @@ class Selector(NamedTuple):
   aux_loss: Callable[..., Array] | None = None
   measure: Callable[..., tuple[dict[str, Any], bool]] | None = None
   only_derives: bool = False
+  check: Callable[[arch_lib.Architecture], None] = accept
 
 
 class Scored(NamedTuple):

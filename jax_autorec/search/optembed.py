@@ -33,7 +33,7 @@ import numpy as np
 import optax
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, spaces
+from jax_autorec import errors, sizes, spaces
 from jax_autorec.search import base, patterns
 
 Dims = tuple[int, ...]
@@ -95,6 +95,7 @@ def optembed(
     raise errors.ConfigError(
       f'OptEmbed has penalty {penalty} and price {price}; expected at least 0.'
     )
+  sizes.budget(max_params)
 
   def init(choice, key, train):
     del key, train
@@ -161,8 +162,25 @@ def optembed(
     del memory
     return {'levels': {'thresholds': arch['threshold'].tolist()}}
 
+  def check(space):
+    if max_params is None:
+      return
+    # One field alone; at a width of 1 all of its rows are kept.
+    rows = [plan.vocab_size for plan in space.categorical]
+    least = int(np.argmin(rows))
+    kept = [np.full(count, i == least) for i, count in enumerate(rows)]
+    smallest = spaces.with_row_mask(space, kept, [1] * len(rows))
+    sizes.check_budget(smallest, max_params, 'leave out fields of many ids')
+
   return base.Selector(
-    init, sample, base.unchanged, derive, tx, split='train', record=record
+    init,
+    sample,
+    base.unchanged,
+    derive,
+    tx,
+    split='train',
+    record=record,
+    check=check,
   )
 
 

@@ -15,7 +15,7 @@ import dataclasses
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors
+from jax_autorec import errors, sizes
 from jax_autorec.types import Array
 
 _BLOCK_ENTRIES = 2**22
@@ -86,46 +86,73 @@ def _place(counts, wanted):
   return place, int(from_above[place] - counts[place])
 
 
-def check_budget(density: float, max_params: float | None) -> None:
-  """Refuses a density out of range, before anything is trained for it."""
+def check(density: float, max_params: float | None) -> None:
+  """Refuses a density or a budget out of range."""
   if not 0 < density <= 1:
     raise errors.ConfigError(
       f'The density is {density}; expected 0 < density <= 1.'
     )
-  if max_params is not None and max_params < 1:
-    raise errors.ConfigError(
-      f'max_params is {max_params}; expected at least 1, or None.'
-    )
+  sizes.budget(max_params)
 
 
-def num_kept(
-  space: arch_lib.Architecture, density: float, max_params: float | None
-) -> int:
-  """Entries that a budget holds beside the bits and starts of all fields.
+def check_space(space: arch_lib.Architecture, max_params: float | None) -> None:
+  """Refuses a budget that holds no entry of any field.
 
   Args:
     space: with an open choice.
+    max_params: the most that `ep_total` may be; None for no budget.
+  """
+  if max_params is None:
+    return
+  vocabularies = [plan.vocab_size for plan in space.categorical]
+  bits = np.zeros((sum(vocabularies), -(-space.dim // 8)), np.uint8)
+  smallest = int(np.argmin(vocabularies))
+  bits[sum(vocabularies[:smallest]), 0] = 128
+  sizes.check_budget(
+    with_bits(space, bits), max_params, 'leave out fields of many ids'
+  )
+
+
+def is_reached(
+  space: arch_lib.Architecture,
+  counts: np.ndarray,
+  density: float,
+  max_params: float | None,
+) -> bool:
+  """Whether so many entries are no more than a model may keep.
+
+  Args:
+    space: with an open choice.
+    counts: integers [F], entries by categorical field.
     density: share of the entries, where `max_params` is None.
     max_params: the most that `ep_total` may be.
-
-  Raises:
-    ConfigError: for a budget that holds no entry.
   """
-  entries = sum(p.vocab_size for p in space.categorical) * space.dim
   if max_params is None:
-    return max(1, round(density * entries))
-  index = sum(_index_bytes(p.vocab_size, space.dim) for p in space.categorical)
-  fixed = space.first_order_params + index / 4
-  if max_params < fixed + 1:
-    raise errors.ConfigError(
-      f'A budget of {max_params} holds no entry: first-order weights and the '
-      f'pattern of the entries need {fixed:.0f}. Raise `search.max_params`.'
-    )
-  return min(entries, int(max_params - fixed))
+    return int(counts.sum()) <= _share(space, density)
+  index = _index_entries(space)[np.asarray(counts) > 0].sum()
+  return space.first_order_params + index + counts.sum() <= max_params
 
 
-def _index_bytes(vocab_size, dim):
-  return vocab_size * (-(-dim // 8) + 4)
+def _share(space, density):
+  entries = sum(plan.vocab_size for plan in space.categorical) * space.dim
+  return max(1, round(density * entries))
+
+
+def _index_entries(space):
+  """The bits and starts of each field, in float32 entries: [F]."""
+  vocabularies = np.array([plan.vocab_size for plan in space.categorical])
+  return vocabularies * (-(-space.dim // 8) + 4) / 4
+
+
+def by_field(
+  space: arch_lib.Architecture, blocks: Iterable[np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Blocks of rows, with the place of the field of each of their rows."""
+  ends, start = np.cumsum([p.vocab_size for p in space.categorical]), 0
+  for block in blocks:
+    places = np.arange(start, start + len(block))
+    yield np.searchsorted(ends, places, 'right'), block
+    start += len(block)
 
 
 def keep_largest(
@@ -137,8 +164,10 @@ def keep_largest(
 ) -> arch_lib.Architecture:
   """The closed architecture of the entries of the largest scores.
 
-  A field that keeps nothing needs no bits either; under a budget they make
-  room for further entries.
+  Under a budget entries are taken by falling score until it is full. The first
+  one of a field brings the bits and starts of the whole field along; where
+  these do not fit any more, the field is left out and others go on. So the
+  budget is full, but where all that is left is fields it cannot open.
 
   Args:
     space: with an open choice, and one table of vectors [R, D].
@@ -147,23 +176,58 @@ def keep_largest(
     max_params: budget of `ep_total` in its place.
     initial: [R, D], what the entries that are kept start from; None for fresh
       ones.
+
+  Raises:
+    ConfigError: where nothing is kept.
   """
-  count = num_kept(space, density, max_params)
-  found = with_bits(space, np.concatenate(largest(scores, count)), initial)
-  while max_params is not None:
-    more = int(max_params - found.ep_total)
-    if more < 1:
-      break
-    bits = np.concatenate(largest(scores, count + more))
-    wider = with_bits(space, bits, initial)
-    if wider.ep_total > max_params or _num_values(wider) == _num_values(found):
-      break
-    found, count = wider, count + more
-  return found
+  check_space(space, max_params)
+  if max_params is None:
+    bits = largest(scores, _share(space, density))
+    return with_bits(space, np.concatenate(bits), initial)
+  opened = _opened(space, scores, max_params)
+  index = _index_entries(space)[opened].sum()
+
+  def allowed():
+    for fields, block in by_field(space, scores()):
+      yield np.where(opened[fields][:, None], block, np.float32(-np.inf))
+
+  count = int(max_params - space.first_order_params - index)
+  return with_bits(space, np.concatenate(largest(allowed, count)), initial)
 
 
-def _num_values(architecture):
-  return sum(plan.num_values for plan in architecture.categorical)
+def _opened(space, scores, max_params):
+  """Which fields a budget holds the index of, at their first entry: [F]."""
+  index = _index_entries(space)
+  count = len(index)
+
+  def places():
+    """Fields [R_i] and the order of all entries, the last first: [R_i, D]."""
+    for fields, block in by_field(space, scores()):
+      keys = _ordered(block).reshape(block.shape) * count
+      keys += count - 1 - fields[:, None]
+      yield fields, np.where(block > -np.inf, keys, -1)
+
+  first = np.full(count, -1, np.int64)
+  for fields, keys in places():
+    np.maximum.at(first, fields, keys.max(1))
+  ordered = np.sort(first)
+  # [F, F + 1]: entries of a field that come before so many fields' first.
+  before = np.zeros((count, count + 1), np.int64)
+  for fields, keys in places():
+    behind = np.searchsorted(ordered, keys)
+    where = fields[:, None] * (count + 1) + behind
+    where = where[keys >= 0]
+    before += np.bincount(where, minlength=before.size).reshape(before.shape)
+  opened = np.zeros(count, bool)
+  for field in np.argsort(-first, kind='stable'):
+    if first[field] < 0:
+      break
+    rank = np.searchsorted(ordered, first[field])
+    taken = before[opened, rank + 1 :].sum() + index[opened].sum()
+    opened[field] = (
+      space.first_order_params + taken + index[field] + 1 <= max_params
+    )
+  return opened
 
 
 def with_bits(
@@ -200,7 +264,8 @@ def with_bits(
     first = last
   if not arrays:
     raise errors.ConfigError(
-      'No entry of any table is kept: raise the density, or search fewer steps.'
+      'No entry of any table is kept: raise the density or the budget, or '
+      'search fewer steps.'
     )
   if initial is not None:
     name = f'{arch_lib.INITIAL}main_sparse'

@@ -19,8 +19,8 @@ Deviations from the authors' code:
 - An id's own s is what it adds to a shared one. Only the rows of a batch are
   updated, so a rare id's whole s would hardly rise; the shared part does.
 - Density is measured at evaluations, so the search can end below its target;
-  entries are then taken back by falling |v| - sigmoid(s), and the target, or
-  the budget, is met exactly.
+  entries are then taken back by falling |v| - sigmoid(s), and the target is met
+  exactly, a budget as `patterns.keep_largest` can.
 - Everything is judged on the validation split, by an exact AUC (theirs: the
   mean over batches of the test split).
 """
@@ -45,15 +45,16 @@ def pep(
 
   Args:
     tx: optimiser of s. Weights grow while thresholds do, so s has to move
-      faster than they: its rate times the steps should be some 60. Its decay,
-      `optax.add_decayed_weights`, comes before Adam.
+      faster than they. (A rate of some 60 over the number of steps is from
+      trials that were not recorded.) Its decay, `optax.add_decayed_weights`,
+      comes before Adam.
     density: share of the entries that is kept.
     max_params: budget of `ep_total` in place of `density`.
 
   Returns:
     A selector for the slot 'fields' of `spaces.open_thresholds`.
   """
-  patterns.check_budget(density, max_params)
+  patterns.check(density, max_params)
 
   def init(choice, key, train):
     del key, train
@@ -80,35 +81,40 @@ def pep(
       yield (np.abs(rows) - _sigmoid(one)).astype(np.float32)
 
   def count(arch, context):
-    sizes = [(int((m > 0).sum()), m.size) for m in margins(arch, context)]
-    kept, entries = np.sum(sizes, axis=0)
-    return int(kept), int(entries)
+    """Entries that are not zero, by field [F]; all entries."""
+    space = context.architecture
+    kept = np.zeros(len(space.categorical), np.int64)
+    for fields, block in patterns.by_field(space, margins(arch, context)):
+      np.add.at(kept, fields, (block > 0).sum(1))
+    return kept, sum(p.vocab_size for p in space.categorical) * space.dim
 
   def measure(arch, memory, context):
     del memory
     kept, entries = count(arch, context)
-    target = patterns.num_kept(context.architecture, density, max_params)
-    return {'density': kept / entries}, kept <= target
+    share = float(kept.sum() / entries)
+    space = context.architecture
+    ends = patterns.is_reached(space, kept, density, max_params)
+    return {'density': share}, ends
 
   def derive(arch, memory, context):
     space = context.architecture
-    kept, entries = count(arch, context)
-    target = patterns.num_kept(space, density, max_params)
-    if kept > target:
-      logging.warning(
-        'PEP has %d of %d entries left, more than the %d that are to be kept: '
-        'the largest margins are. Raise search.travel or search.decay, or '
-        'search longer.',
-        *(kept, entries, target),
-      )
     initial = context.initial and context.initial()
-    return patterns.keep_largest(
+    found = patterns.keep_largest(
       space,
       lambda: margins(arch, context),
       density,
       max_params,
       initial and initial[patterns.main_table(space)],
     )
+    kept, entries = count(arch, context)
+    if not patterns.is_reached(space, kept, density, max_params):
+      logging.warning(
+        'PEP has %d of %d entries left, more than are to be kept: the %d of '
+        'the largest margins are. Raise search.travel or search.decay, or '
+        'search longer.',
+        *(kept.sum(), entries, sum(p.num_values for p in found.categorical)),
+      )
+    return found
 
   def record(arch, memory):
     del memory
@@ -124,6 +130,7 @@ def pep(
     split='train',
     record=record,
     measure=measure,
+    check=lambda space: patterns.check_space(space, max_params),
   )
 
 

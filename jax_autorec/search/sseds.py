@@ -11,20 +11,22 @@ on columns that it would be better without, and |slope| does not tell the two
 apart.
 
 Deviations: the slopes are taken batch by batch over the whole validation split
-and their sizes averaged. Columns are taken in the order of their saliency until
-the budget is full (equal ones in that of fields), where a known port keeps what
-is strictly above a threshold, and so misses its budget where columns tie; and
-a budget can count all that the columns bring along, projections too.
+and their sizes averaged, each by the weight of its rows: those of a short last
+batch are mostly noise, the larger the fewer its rows are. Columns are taken in
+the order of their saliency until the budget is full (equal ones in that of
+fields), where a known port keeps what is strictly above a threshold, and so
+misses its budget where columns tie; and a budget can count all that the columns
+bring along, projections too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, spaces
+from jax_autorec import errors, sizes, spaces
 from jax_autorec.search import base
 
 
@@ -41,6 +43,7 @@ def sseds(share: float = 0.1, max_params: float | None = None) -> base.Selector:
   """
   if not 0 < share <= 1:
     raise errors.ConfigError(f'The share is {share}; expected 0 < share <= 1.')
+  sizes.budget(max_params)
 
   def init(choice, key, train):
     del key, train
@@ -56,15 +59,22 @@ def sseds(share: float = 0.1, max_params: float | None = None) -> base.Selector:
       raise errors.ConfigError(
         'SSEDS needs the validation split: give `derive` the data.'
       )
-    saliency = mean_saliency(
-      grads['mask'] for grads in context.gradients({'mask': memory['ones']})
-    )
+    seen = context.gradients({'mask': memory['ones']})
+    saliency = mean_saliency((grads['mask'], weight) for grads, weight in seen)
     space = context.architecture
     if max_params is not None:
       size, budget = lambda found: found.ep_total, max_params
     else:
       size, budget = _vectors, share * _vectors(space)
     return keep_columns(space, saliency, size, budget)
+
+  def check(space):
+    if max_params is None:
+      return
+    count = len(space.categorical)
+    alone = [spaces.with_dims(space, own) for own in np.eye(count, dtype=int)]
+    smallest = min(alone, key=lambda found: found.ep_total)
+    sizes.check_budget(smallest, max_params, 'leave out fields of many ids')
 
   return base.Selector(
     init,
@@ -74,16 +84,25 @@ def sseds(share: float = 0.1, max_params: float | None = None) -> base.Selector:
     optax.identity(),
     split='train',
     only_derives=True,
+    check=check,
   )
 
 
-def mean_saliency(gradients) -> np.ndarray:
-  """Sizes of gradients [F, D] averaged over batches; they sum to 1.
+def mean_saliency(
+  gradients: Iterable[tuple[np.ndarray, float]],
+) -> np.ndarray:
+  """Sizes of gradients averaged over batches, float64 [F, D] of sum 1.
+
+  Args:
+    gradients: of the mean loss of every batch, [F, D], and what its rows weigh
+      together.
 
   Raises:
     ConfigError: where all of them are zero.
   """
-  total = sum(np.abs(np.asarray(grad, np.float64)) for grad in gradients)
+  total = sum(
+    weight * np.abs(np.asarray(grad, np.float64)) for grad, weight in gradients
+  )
   if not np.any(total > 0):
     raise errors.ConfigError(
       'The validation loss depends on no column: train longer before columns '

@@ -549,7 +549,10 @@ def derive(
   selectors: Mapping[str, base.Selector],
   architecture: arch_lib.Architecture,
   evaluate: Callable[[Mapping[str, PyTree]], dict[str, float]] | None = None,
-  gradients: Callable[[Mapping[str, PyTree]], Iterable[PyTree]] | None = None,
+  gradients: Callable[
+    [Mapping[str, PyTree]], Iterable[tuple[dict[str, PyTree], float]]
+  ]
+  | None = None,
   initial: Callable[[], dict[str, Array]] | None = None,
 ) -> arch_lib.Architecture:
   """Settles every slot; the architecture comes back closed.
@@ -571,7 +574,7 @@ def derive(
       own = lambda choice, slot=slot: evaluate({slot: choice})
     if gradients is not None:
       slopes = lambda choice, slot=slot: (
-        grads[slot] for grads in gradients({slot: choice})
+        (grads[slot], weight) for grads, weight in gradients({slot: choice})
       )
     context = base.Context(architecture, state.train, own, slopes, initial)
     architecture = selectors[slot].derive(arch[slot], memory[slot], context)

@@ -77,6 +77,24 @@ class StreamTest(parameterized.TestCase):
     self.assertEqual(sorted(times(one)), times(plain))
     self.assertNotEqual(one.fingerprint, plain.fingerprint)
 
+  @parameterized.parameters('stream', 'time')
+  def test_the_first_rows_are_the_first_by_time(self, split):
+    data, time = _data(split)
+    whole, cut, shuffled = (
+      data_lib.stream(data, ['user'], *options)
+      for options in ((), (None, 30), (4, 30))
+    )
+    np.testing.assert_array_equal(cut.train.times, np.sort(time)[:30])
+    np.testing.assert_array_equal(cut.train.labels, whole.train.labels[:30])
+    self.assertEqual(cut.frequencies['user'].sum(), 30)
+    times = shuffled.train.times
+    np.testing.assert_array_equal(np.sort(times), cut.train.times)
+    self.assertTrue(np.any(times != cut.train.times))
+    prints = {one.fingerprint for one in (whole, cut, shuffled)}
+    self.assertLen(prints, 3)
+    all_of_it = data_lib.stream(data, ['user'], max_rows=1000)
+    self.assertEqual(all_of_it.fingerprint, whole.fingerprint)
+
   @parameterized.parameters((['price'],), (['user', 'user'],), ([],), (['x'],))
   def test_other_entities_are_refused(self, names):
     with self.assertRaisesRegex(errors.ConfigError, 'kind, user'):

@@ -86,6 +86,7 @@ class OptionsTest(parameterized.TestCase):
     (autoemb, 'controller_learning_rate', 0.0),
     (autoemb, 'period', 0),
     (autoemb, 'warmup', float('nan')),
+    (autosrh, 'warmup', 1.0),
     (autosrh, 'warmup', 2.0),
     (ras, 'seconds', 0.0),
   )

@@ -11,7 +11,9 @@ import tempfile
 from absl.testing import absltest
 import numpy as np
 
-from experiments import streams
+from experiments import settings as settings_lib
+from experiments import stages, streams
+from experiments.configs import esapn
 from jax_autorec import architecture as arch_lib
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -44,6 +46,32 @@ def _workdir() -> pathlib.Path:
 
 def _report():
   return json.loads((_workdir() / 'report.json').read_text('utf-8'))
+
+
+class CutTest(absltest.TestCase):
+  def test_max_rows_are_the_first_ratings_by_time(self):
+    """And not the first in the files of each of three windows of time."""
+    root = self.create_tempdir().full_path
+    folder = pathlib.Path(root, 'ml-1m')
+    folder.mkdir()
+    times = np.random.default_rng(0).permutation(200) + 1000
+    ratings = ''.join(
+      f'{i % 9 + 1}::{i % 5 + 1}::{i % 5 + 1}::{time}\n'
+      for i, time in enumerate(times)
+    )
+    (folder / 'ratings.dat').write_text(ratings)
+    users = ''.join(f'{u}::F::25::3::12345\n' for u in range(1, 10))
+    (folder / 'users.dat').write_text(users)
+    movies = ''.join(f'{m}::Title (1990)::Drama\n' for m in range(1, 6))
+    (folder / 'movies.dat').write_text(movies)
+    os.environ['JAX_AUTOREC_CACHE'] = root
+    self.addCleanup(os.environ.pop, 'JAX_AUTOREC_CACHE')
+    config = esapn.get_config('movielens_1m')
+    config.data.max_rows = 60
+    values = settings_lib.resolve(config)
+    data = stages.load_data(values, root)
+    stream = streams._stream(values, data)
+    np.testing.assert_array_equal(stream.train.times, np.arange(1000, 1060))
 
 
 class StreamsTest(absltest.TestCase):

@@ -1,15 +1,16 @@
 """Embeddings against plain loops over rows and fields."""
 
 import dataclasses
+import functools
 
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_autorec import errors, sizes, spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
-from jax_autorec import sizes, spaces
 from jax_autorec.nn import embeddings
 from jax_autorec.train import state as state_lib
 
@@ -175,6 +176,22 @@ _CLOSED = {
   'concat': lambda m: sizes.quotient_remainder(
     m, collisions=3, combine='concat', threshold=5
   ),
+  # The first id of a field has a row of its own.
+  **{
+    f'{combine}_behind_a_whole_row': (
+      lambda m, combine=combine: dataclasses.replace(
+        m,
+        projection='zero_pad' if combine == 'concat' else 'linear',
+        fields=tuple(
+          sizes._divided(plan, 2, combine, whole=1)
+          if plan.vocab_size > 5
+          else plan
+          for plan in m.fields
+        ),
+      )
+    )
+    for combine in ('product', 'sum', 'concat')
+  },
   'hashed': lambda m: sizes.hashed(m, collisions=2.5, threshold=5),
 }
 
@@ -183,7 +200,7 @@ def _vector(architecture, params, plan, view, value):
   """What an id's rows amount to, [D] in float64, one piece after another."""
   dim = architecture.dim
   total = np.zeros(dim)
-  factors, placed, name = [], 0, None
+  factors, placed, name = {}, 0, None
   for table in architecture.tables:
     start, place = 0, 0
     for part in table.parts if table.view == view else ():
@@ -195,14 +212,15 @@ def _vector(architecture, params, plan, view, value):
           number = number % piece.modulo if piece.modulo else number
           row = params[table.name][start + number]
         if plan.combine == 'product':
-          factors.append(row)
+          factors.setdefault((piece.start, piece.stop), []).append(row)
           name, placed = f'{view}_product_{plan.name}', 0
         else:
           total += _widened(architecture, params, row, table.name, place, piece)
       start += piece.num_rows
       place += part.field.combine == 'sum'
   if factors:
-    row, piece = np.prod(factors, axis=0), plan.pieces[0]
+    products = [np.prod(own, axis=0) for own in factors.values()]
+    row, piece = np.sum(products, axis=0), plan.pieces[0]
     total += _widened(architecture, params, row, name, placed, piece)
   return total
 
@@ -217,6 +235,13 @@ def _widened(architecture, params, row, name, place, piece):
 
 
 class PiecesTest(parameterized.TestCase):
+  def test_factors_of_ranges_that_overlap_are_refused(self):
+    pieces = [fields_lib.Piece(0, 6, 2), fields_lib.Piece(5, 9, 2)]
+    plan = functools.partial(fields_lib.FieldPlan, 'a', 'categorical', 2, 9)
+    plan(pieces=pieces, combine='sum')
+    with self.assertRaisesRegex(errors.ConfigError, 'do not overlap'):
+      plan(pieces=pieces, combine='product')
+
   @parameterized.product(name=list(_CLOSED), pooling=['mean', 'sum'])
   def test_looked_up_vectors_against_loops(self, name, pooling):
     """Values of a field are pooled after their pieces are combined."""

@@ -74,6 +74,17 @@ class FactorsTest(absltest.TestCase):
       search.autosrh(learning_rate=0.0)
     with self.assertRaisesRegex(errors.ConfigError, 'density'):
       search.autosrh(density=0.0)
+    with self.assertRaisesRegex(errors.ConfigError, 'budget of -3'):
+      search.autosrh(max_params=-3)
+    for options in ({'warmup': -5}, {'period': 0}):
+      with self.assertRaisesRegex(errors.ConfigError, 'Factors wait for'):
+        search.autosrh(**options)
+
+  def test_a_budget_that_holds_nothing_is_refused_before_the_search(self):
+    data, found = _found()
+    selectors = {'fields': search.autosrh(max_params=9)}
+    with self.assertRaisesRegex(errors.ConfigError, 'cannot be met'):
+      pipeline.run_search(found.space, selectors, data)
 
 
 class DeriveTest(absltest.TestCase):

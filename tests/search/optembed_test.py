@@ -236,6 +236,17 @@ class DeriveTest(parameterized.TestCase):
     self.assertLessEqual(derived.ep_total, budget)
     self.assertGreaterEqual(derived.ep_total, 0.8 * budget)
 
+  def test_a_budget_that_holds_nothing_is_refused_before_the_search(self):
+    space = _found().space
+    rows = [plan.vocab_size for plan in space.categorical]
+    # The smallest field at a width of 1.
+    _selectors(max_params=sum(rows) + min(rows))['fields'].check(space)
+    selectors = _selectors(max_params=sum(rows) + min(rows) - 1)
+    with self.assertRaisesRegex(errors.ConfigError, 'cannot be met'):
+      pipeline.run_search(space, selectors, _data())
+    with self.assertRaisesRegex(errors.ConfigError, 'budget of -3'):
+      _selectors(max_params=-3)
+
   def test_what_memory_costs_decides_the_widths(self):
     sizes = [
       pipeline.derive(_with(_selectors(price=price)), _data()).embedding_params

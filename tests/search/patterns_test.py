@@ -114,13 +114,86 @@ class KeepTest(parameterized.TestCase):
     take = functools.partial(
       patterns.keep_largest, _space(), lambda: [self._scores()], 1.0
     )
-    with self.assertRaisesRegex(errors.ConfigError, 'holds no entry'):
-      take(300)
+    least = sum(_SIZES) + 7 * (2 + 4) / 4 + 1
+    with self.assertRaisesRegex(errors.ConfigError, 'cannot be met'):
+      take(least - 0.5)
+    patterns.check_space(_space(), least)
+    # The scores of that field may be out of the question, though.
+    with self.assertRaisesRegex(errors.ConfigError, 'raise the density or the'):
+      scores = self._scores()
+      scores[40:47] = -np.inf
+      patterns.keep_largest(_space(), lambda: [scores], 1.0, least)
     with self.assertRaisesRegex(errors.ConfigError, 'No entry'):
       patterns.with_bits(_space(), np.zeros((sum(_SIZES), 2), np.uint8))
-    for density, budget in ((0.0, None), (1.5, None), (0.5, 0)):
+    for density, budget in ((0.0, None), (1.5, None), (0.5, 0), (0.5, -9)):
       with self.assertRaises(errors.ConfigError):
-        patterns.check_budget(density, budget)
+        patterns.check(density, budget)
+
+  @parameterized.parameters(
+    (23_700, (3200, 0)),  # The small field in full, and no more than that.
+    (23_699, (3199, 0)),
+    (50_600, (3200, 0)),  # All entries of the large field would cost its index.
+    (53_701, (3200, 1)),
+    (60_000, (3200, 6300)),
+  )
+  def test_a_field_that_opens_too_late_is_left_out(self, budget, expected):
+    """P5, of unequal fields: all large scores are in the small one."""
+    schema = schema_lib.Schema(
+      (
+        schema_lib.Field('large', vocab_size=20_000),
+        schema_lib.Field('small', vocab_size=200),
+      )
+    )
+    space = spaces.open_columns(spaces.fm(schema, dim=16))
+    scores = np.random.default_rng(0).random((20_200, 16), np.float32)
+    scores[20_000:] += 1
+    found = patterns.keep_largest(
+      space, lambda: np.split(scores, [7, 19_999, 20_100]), 1.0, budget
+    )
+    held = {plan.name: plan.num_values for plan in found.categorical}
+    self.assertEqual((held['small'], held['large']), expected)
+    self.assertLessEqual(found.ep_total, budget)
+    # The same as by density.
+    by_density = patterns.keep_largest(
+      space, lambda: [scores], sum(expected) / scores.size
+    )
+    for name, array in by_density.arrays.items():
+      np.testing.assert_array_equal(found.arrays[name], array)
+
+  @parameterized.parameters(range(12))
+  def test_a_budget_is_spent_entry_by_entry(self, seed):
+    """Against a walk through all entries, of fields of all sizes and ties."""
+    rng = np.random.default_rng(seed)
+    rows = np.exp(rng.uniform(0, 6, 6)).astype(int)
+    schema = schema_lib.Schema(
+      tuple(
+        schema_lib.Field(f'f{i}', vocab_size=int(n)) for i, n in enumerate(rows)
+      )
+    )
+    space = spaces.open_columns(spaces.fm(schema, dim=5))
+    field = np.repeat(np.arange(6), rows)
+    scores = (
+      rng.integers(0, 30, (len(field), 5)) * rng.integers(1, 9, 6)[field, None]
+    )
+    scores = np.where(rng.random(scores.shape) < 0.1, -np.inf, scores)
+    scores = scores.astype(np.float32)
+    least = rows.sum() + rows.min() * 5 / 4 + 1
+    budget = rng.uniform(least, 8 * rows.sum() + least)
+    kept, opened, size = np.zeros(scores.shape, bool), set(), float(rows.sum())
+    for place in np.argsort(-scores, axis=None, kind='stable'):
+      own = field[place // 5]
+      cost = 1 if own in opened else 1 + rows[own] * 5 / 4
+      if scores.flat[place] > -np.inf and size + cost <= budget:
+        kept.flat[place] = True
+        opened.add(own)
+        size += cost
+    found = patterns.keep_largest(space, lambda: [scores], 1.0, budget)
+    self.assertAlmostEqual(found.ep_total, size)
+    for i, plan in enumerate(found.categorical):
+      self.assertEqual(plan.num_values, kept[field == i].sum())
+      if plan.num_values:
+        bits = np.packbits(kept[field == i], axis=1)
+        np.testing.assert_array_equal(found.arrays[f'f{i}.bits'], bits)
 
   def test_blocks_are_in_row_order(self):
     table = np.arange(12.0).reshape(6, 2)

@@ -1,5 +1,6 @@
 """PEP: the density that ends it, the ticket that is kept, noise fields."""
 
+import dataclasses
 import functools
 
 from absl.testing import absltest, parameterized
@@ -8,8 +9,8 @@ import numpy as np
 import optax
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import errors, pipeline, search, spaces
 from jax_autorec import fields as fields_lib
-from jax_autorec import pipeline, search, spaces
 from jax_autorec.data import planted
 from jax_autorec.nn import embeddings
 from jax_autorec.search import base, patterns, supernet
@@ -162,6 +163,34 @@ class DeriveTest(parameterized.TestCase):
     self.assertEqual(
       sum(x.size for x in loaded.tables.values()), derived.embedding_params
     )
+
+  def test_a_budget_ends_the_search_and_is_met(self):
+    """P5. Fields that have closed altogether cost no pattern."""
+    found = _found()
+    raised = np.array(found.state.arch['fields']['threshold'])
+    raised[4] = 50.0
+    arch = {'threshold': raised}
+    state = found.state.replace(arch={'fields': arch})
+    found = dataclasses.replace(found, state=state)
+    space = found.space
+    margins, sizes = _margins(found), [p.vocab_size for p in space.categorical]
+    counts = [int((m > 0).sum()) for m in np.split(margins, np.cumsum(sizes))]
+    index = sum(n * 5 / 4 for n, kept in zip(sizes, counts) if kept)
+    self.assertEqual(counts[4], 0)
+    budget = sum(sizes) + sum(counts) + index
+    context = base.Context(space, found.state.train)
+    for extra, expected in ((0, True), (-1, False), (60, True)):
+      selector = search.pep(optax.adam(0.1), max_params=budget + extra)
+      self.assertEqual(selector.measure(arch, (), context)[1], expected)
+      derived = selector.derive(arch, (), context)
+      self.assertBetween(derived.ep_total, budget + extra - 1, budget + extra)
+
+  def test_a_budget_that_holds_nothing_is_refused_before_the_search(self):
+    selectors = {'fields': search.pep(optax.adam(0.1), max_params=9)}
+    with self.assertRaisesRegex(errors.ConfigError, 'cannot be met'):
+      pipeline.run_search(_found().space, selectors, _data())
+    with self.assertRaisesRegex(errors.ConfigError, 'budget of -3'):
+      search.pep(optax.adam(0.1), max_params=-3)
 
   def test_noise_fields_keep_least(self):
     """P2."""

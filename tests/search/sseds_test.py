@@ -63,7 +63,7 @@ class SaliencyTest(absltest.TestCase):
     class Spy:
       def derive(self, arch, memory, context):
         ones = np.ones((6, _DIM), np.float32)
-        (grads,) = context.gradients({'mask': ones})
+        ((grads, _),) = context.gradients({'mask': ones})
         seen.append(grads['mask'])
         return spaces.with_dims(context.architecture, [1] * 6)
 
@@ -85,15 +85,47 @@ class SaliencyTest(absltest.TestCase):
       self.assertGreater(abs(slope), 1e-4)
       np.testing.assert_allclose(seen[0][field, column], slope, rtol=0.01)
 
-  def test_average_is_of_sizes_and_sums_to_one(self):
+  def test_average_is_of_sizes_by_weight_and_sums_to_one(self):
     rng = np.random.default_rng(0)
-    grads = rng.normal(size=(7, 3, 4))
-    saliency = mean_saliency(iter(grads))
+    grads, weights = rng.normal(size=(7, 3, 4)), rng.uniform(1, 9, 7)
+    saliency = mean_saliency(zip(grads, weights))
     np.testing.assert_allclose(saliency.sum(), 1)
-    expected = np.abs(grads).mean(0)
+    expected = np.average(np.abs(grads), axis=0, weights=weights)
     np.testing.assert_allclose(saliency, expected / expected.sum())
     with self.assertRaisesRegex(errors.ConfigError, 'train longer'):
-      mean_saliency(iter(np.zeros((2, 3, 4))))
+      mean_saliency(zip(np.zeros((2, 3, 4)), (1, 1)))
+
+  def test_a_short_last_batch_decides_nothing(self):
+    """Slopes of 500 rows, and of 10: one column has a true one."""
+    rng = np.random.default_rng(1)
+    trials, right = 200, 0
+    for _ in range(trials):
+      rows = np.array([500, 500, 500, 500, 10])
+      grads = rng.normal(size=(5, 1, 20)) / np.sqrt(rows)[:, None, None]
+      grads[:, 0, 7] += 0.15
+      right += np.argmax(mean_saliency(zip(grads, rows))) == 7
+    self.assertGreater(right, 0.95 * trials)
+
+  def test_a_batch_weighs_what_its_rows_do(self):
+    """The last has 1 of 5 rows; weights count, padding does not."""
+    data, found = _found()
+    rows = dataclasses.replace(
+      data.valid.head(9), weights=np.float32([1, 2, 3, 4, 5, 6, 7, 8, 9])
+    )
+    seen = []
+
+    def derive(arch, memory, context):
+      choice = {'mask': memory['ones']}
+      seen.extend(weight for _, weight in context.gradients(choice))
+      return spaces.with_dims(context.architecture, [1] * 6)
+
+    spied = {'fields': found.selectors['fields']._replace(derive=derive)}
+    pipeline.derive(
+      pipeline.Found(found.space, spied, found.state, {}),
+      dataclasses.replace(data, valid=rows),
+      5,
+    )
+    self.assertEqual(seen, [15, 30])
 
   def test_a_dead_column_is_not_salient_and_never_kept(self):
     """A column of zeros, in a field that is kept, under an ample budget."""
@@ -166,9 +198,24 @@ class BudgetTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.ConfigError, 'No column fits'):
       keep_columns(space, np.full((2, 2), 0.25), lambda a: a.ep_total, 35)
 
-  def test_a_share_out_of_range(self):
+  def test_a_budget_that_holds_nothing_is_refused_before_the_search(self):
+    space = self._space([10, 20], dim=2)
+    # A column of the field of 10, and its map to both.
+    least = 30 + 10 + 2
+    search.sseds(max_params=least).check(space)
+    with self.assertRaisesRegex(errors.ConfigError, 'needs 42, of which 30'):
+      search.sseds(max_params=least - 1).check(space)
+    data, found = _found()
+    with self.assertRaisesRegex(errors.ConfigError, 'cannot be met'):
+      pipeline.run_search(
+        found.space, {'fields': search.sseds(max_params=9)}, data, _settings()
+      )
+
+  def test_senseless_options(self):
     with self.assertRaisesRegex(errors.ConfigError, 'share'):
       search.sseds(0.0)
+    with self.assertRaisesRegex(errors.ConfigError, 'budget of -3'):
+      search.sseds(max_params=-3)
 
 
 def _variables(architecture):
