@@ -807,16 +807,11 @@ def run_population(
     The architecture that was settled on, and all that were scored.
   """
   path = workdir and pathlib.Path(workdir) / 'scored.jsonl'
-  lines = []
-  if path and path.exists():
-    # A kill can leave half a line, of a score that is then taken again.
-    whole = path.read_text('utf-8').split('\n')[:-1]
-    lines = [json.loads(line) for line in whole]
-    path.write_text(''.join(f'{line}\n' for line in whole), 'utf-8')
+  lines = records_lib.Lines(path)
   scored, start = [], time.monotonic()
   while (proposal := population.ask(scored)) is not None:
     number = len(scored)
-    if number == len(lines):
+    if number == len(lines.values):
       model = retrain(
         proposal,
         data,
@@ -837,8 +832,6 @@ def run_population(
       }
       lines.append(line)
       if path:
-        with open(path, 'a', encoding='utf-8') as file:
-          file.write(json.dumps(line) + '\n')
         shutil.rmtree(_stage_directory(workdir, f'trial {number + 1}'))
       logging.info(
         'Trial %d: valid AUC %.5f, %d embedding parameters; %.0f s in all',
@@ -847,21 +840,21 @@ def run_population(
         proposal.embedding_params,
         time.monotonic() - start,
       )
-    elif lines[number]['architecture'] != json.loads(
+    elif lines.values[number]['architecture'] != json.loads(
       json.dumps(proposal.to_dict())
     ):
       raise errors.CheckpointError(
         f'{path} holds the trials of another search. Give another --workdir, '
         'or delete that one.'
       )
-    line = lines[number]
+    line = lines.values[number]
     scored.append(base.Scored(proposal, line['valid'], line['seconds']))
   return Scored(
     population.derive(scored),
-    tuple(lines),
+    tuple(lines.values),
     {
-      'seconds': sum(line['seconds'] for line in lines),
-      'steps': sum(line['steps'] for line in lines),
+      'seconds': sum(line['seconds'] for line in lines.values),
+      'steps': sum(line['steps'] for line in lines.values),
     },
   )
 
@@ -930,16 +923,14 @@ class _Scores:
   """
 
   def __init__(self, workdir, found):
-    self._path = workdir and pathlib.Path(workdir) / 'settled.jsonl'
+    self._lines = records_lib.Lines(
+      workdir and pathlib.Path(workdir) / 'settled.jsonl'
+    )
     text = json.dumps([found.space.to_dict(), int(found.state.train.step)])
     self._start = hashlib.sha256(text.encode())
-    self._known: dict[str, dict[str, float]] = {}
-    if self._path and self._path.exists():
-      # A kill can leave half a line, of a score that is then taken again.
-      whole = self._path.read_text('utf-8').split('\n')[:-1]
-      lines = [json.loads(line) for line in whole]
-      self._known = {line['choice']: line['valid'] for line in lines}
-      self._path.write_text(''.join(f'{line}\n' for line in whole), 'utf-8')
+    self._known: dict[str, dict[str, float]] = {
+      line['choice']: line['valid'] for line in self._lines.values
+    }
 
   def get(self, choices, score):
     """The metrics of choices; `score` takes them where they are new."""
@@ -951,8 +942,5 @@ class _Scores:
     key = digest.hexdigest()
     if key not in self._known:
       self._known[key] = score()
-      if self._path:
-        line = json.dumps({'choice': key, 'valid': self._known[key]})
-        with open(self._path, 'a', encoding='utf-8') as file:
-          file.write(line + '\n')
+      self._lines.append({'choice': key, 'valid': self._known[key]})
     return self._known[key]
