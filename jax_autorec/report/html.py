@@ -410,8 +410,7 @@ def _sizes(report) -> tuple[list[str], list[list[str]], str] | None:
     [name, *(_number(size['bytes'][key]) for size in sizes.values())]
     for key, name in _BYTES.items()
   ]
-  note = report.get('not_searched', '')
-  return ['', *sizes], rows, note and f'Not searched: {note}'
+  return ['', *sizes], rows, report.get('not_searched', '')
 
 
 def _width_pictures(metrics):

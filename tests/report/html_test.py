@@ -288,7 +288,7 @@ class HtmlTest(absltest.TestCase):
     trained = {'vector_params': 900, 'ep_total': 1000.5, 'bytes': held}
     derived = trained | {'vector_params': 30, 'bytes': held | {'index': 7}}
     result['sizes'] = {'trained': trained, 'derived': derived}
-    self.assertNotIn('Not searched', report.render(result, *others))
+    self.assertNotIn('A reason.', report.render(result, *others))
     result['not_searched'] = 'A reason.'
     page = _Page(report.render(result, *others))
     self.assertIn(['', 'trained', 'derived'], page.rows)
