@@ -275,7 +275,7 @@ def _stream_table(report) -> tuple[list[str], list[list[str]]]:
         ),
         *(_number(entry.get(key), 0) for key in _SIZES),
         _number(trained.get('tables')),
-        _number(trained and trained['optimizer'] + trained['method']),
+        _number(trained['optimizer'] + trained['method'] if trained else None),
         _number(derived.get('tables')),
         _number(derived.get('index')),
         _number(seconds, 1),

@@ -297,6 +297,17 @@ class HtmlTest(absltest.TestCase):
     self.assertEqual(row[1:], ['0', '7'])
     self.assertIn('A reason.', ' '.join(page.text))
 
+  def test_a_stream_of_before_sizes_were_kept_has_a_page(self):
+    result, *others = _values('abc')
+    part = _metrics(0.7, 0.5) | {'loss': 0.2, 'accuracy': 0.6}
+    del result['controls']['lr'], result['search']
+    result |= {'stream': part, 'test': part}
+    result['controls']['base'] |= {'stream': part, 'test': part}
+    page = _Page(report.render(result, *others))
+    row = page.row('autofis')
+    place = page.rows[0].index('bytes of optimiser and method')
+    self.assertEqual(row[place], '')
+
   def test_differences_favour_the_result_where_positive(self):
     page = _Page(report.render(*_values('abcd')))
     headings = page.rows[0]
