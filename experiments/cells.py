@@ -9,6 +9,7 @@ import fnmatch
 import functools
 import hashlib
 import json
+import math
 import os
 import pathlib
 import platform
@@ -24,11 +25,16 @@ from absl import logging
 from ml_collections import config_dict
 import numpy as np
 
-from experiments import cli
+from experiments import cli, differences
 from experiments import settings as settings_lib
-from jax_autorec import errors
+from jax_autorec import errors, files
 
 _CONFIGS = pathlib.Path(__file__).parent / 'configs'
+# States of cells, see `Cell.state`.
+TO_DO = ('failed', 'unfinished', 'new')
+LEFT_ALONE = ('outdated', 'damaged', 'running')
+
+_ELSEWHERE = 'another command is running it'
 _RIDGE = 0.1  # Of effects on run times, so that one cell does not decide.
 
 
@@ -88,6 +94,10 @@ class Cell:
   workdir: pathlib.Path
 
   @property
+  def title(self) -> str:
+    return f'{self.row.name}, seed {self.seed}'
+
+  @property
   def report(self) -> pathlib.Path:
     return self.workdir / 'report.json'
 
@@ -95,7 +105,26 @@ class Cell:
   def failure(self) -> str | None:
     """Why its last run failed, if it did."""
     path = self.workdir / 'failed.txt'
-    return path.read_text('utf-8') if path.exists() else None
+    if not path.exists():
+      return None
+    text = path.read_text('utf-8', errors='replace').strip()
+    return text or 'failed.txt is damaged, log.txt may say more'
+
+  @functools.cached_property
+  def damaged(self) -> str:
+    """Which file of a run that is finished is unfit for a table, and why."""
+    if not self.report.exists():
+      return ''
+    for name, check in (
+      ('report.json', _check_report),
+      ('config.json', _read_object),
+      ('predictions.npz', differences.read_arrays),
+    ):
+      try:
+        check(self.workdir / name)
+      except (OSError, ValueError, errors.CheckpointError) as error:
+        return f'{name} ({error})'
+    return ''
 
   @functools.cached_property
   def outdated(self) -> str:
@@ -103,9 +132,9 @@ class Cell:
 
     Values that were tuned since, say: such a run is in no table.
     """
-    if not self.report.exists():
+    if not self.report.exists() or self.damaged:
       return ''
-    text = (self.workdir / 'config.json').read_text('utf-8')
+    old = _read_object(self.workdir / 'config.json')
     try:
       config = self.row.read()
       config.seed = self.seed
@@ -113,25 +142,56 @@ class Cell:
     except errors.AutorecError as error:
       return f'its config cannot be read any more: {error}'
     values = json.loads(json.dumps(values, default=list))
-    return settings_lib.changes(json.loads(text), values)
+    return settings_lib.changes(old, values)
+
+  @property
+  def is_running(self) -> bool:
+    """Whether a command runs it: the process holds its log."""
+    try:
+      with open(self.workdir / 'log.txt', 'rb') as log:
+        fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+      return False
+    except BlockingIOError:
+      return True
+    return False
+
+  @property
+  def state(self) -> str:
+    """'done'; 'damaged' or 'outdated': finished, but in no table, and left
+    alone until its directory is deleted; 'running'; 'failed', 'unfinished' or
+    'new': to be run.
+    """
+    if self.damaged:
+      return 'damaged'
+    if self.report.exists():
+      return 'outdated' if self.outdated else 'done'
+    if self.is_running:
+      return 'running'
+    if self.failure:
+      return 'failed'
+    return 'unfinished' if self.workdir.exists() else 'new'
 
   @property
   def is_done(self) -> bool:
-    return self.report.exists() and not self.outdated
+    # Without a look at the lock of the log, which `state` takes for a moment.
+    return self.report.exists() and not self.damaged and not self.outdated
 
   @property
   def missing(self) -> str:
     """Why it is in no table; '' if it is."""
-    if self.is_done:
-      return ''
-    if self.outdated:
-      return (
-        f'its config has changed since ({self.outdated}): delete '
-        f'{self.workdir} to run it again'
-      )
-    if self.failure:
-      return f'failed: {self.failure}'
-    return 'not finished' if self.workdir.exists() else 'not run yet'
+    again = f'delete {self.workdir} to run it again'
+    return {
+      'done': '',
+      'damaged': f'damaged: {self.damaged}; {again}',
+      'outdated': (
+        f'outdated: its config has changed since ({self.outdated}); {again}'
+      ),
+      'running': 'running now',
+      'failed': f'failed: {self.failure}',
+      'unfinished': 'not finished',
+      'new': 'not run yet',
+    }[self.state]
 
   def command(self, data_dir: str) -> list[str]:
     """Arguments after `python`."""
@@ -145,6 +205,56 @@ class Cell:
       f'--workdir={self.workdir}',
       '--nopage',
     ]
+
+
+def _read_object(path: pathlib.Path) -> dict[str, Any]:
+  """A JSON object.
+
+  Raises:
+    ValueError: for anything else.
+    OSError: where it cannot be read.
+  """
+  values = json.loads(path.read_text('utf-8'))
+  if not isinstance(values, dict):
+    raise ValueError(f'{type(values).__name__}, expected an object')
+  return values
+
+
+def metrics_before_test(model: Mapping[str, Any]) -> Mapping[str, Any]:
+  """Of the validation split; of a stream, which has none, before its test.
+
+  Args:
+    model: a report, or one of its controls.
+  """
+  # Streams of before called those rows 'valid' as well.
+  return model['valid'] if 'valid' in model else model['before_last_quarter']
+
+
+def _check_report(path: pathlib.Path) -> None:
+  """Sees to it that tables can be made of a report.
+
+  Raises:
+    ValueError: where it lacks a metric, or one is no finite number.
+    OSError: where it cannot be read.
+  """
+  report = _read_object(path)
+  try:
+    models = {'the result': report, **report['controls']}
+    for key in ('dataset', 'model', 'tiny'):
+      report[key]
+    for name, model in models.items():
+      found = {
+        'test AUC': model['test']['auc'],
+        'test logloss': model['test']['logloss'],
+        'valid AUC': metrics_before_test(model)['auc'],
+      }
+      for metric, value in found.items():
+        if not math.isfinite(value):
+          raise ValueError(f'{metric} of {name} is {value}')
+  except KeyError as error:
+    raise ValueError(f'without {error}') from error
+  except TypeError as error:
+    raise ValueError(f'{error}') from error
 
 
 def rows(table: Mapping[str, Any]) -> list[Row]:
@@ -251,13 +361,32 @@ def environment(workdir: pathlib.Path) -> dict[str, str]:
   return values
 
 
-def seconds(cell: Cell) -> float:
-  """What a finished cell took, over all attempts."""
+def seconds(cell: Cell) -> float | None:
+  """What a finished cell took, over all attempts; None where that is unknown.
+
+  A damaged wall.txt says nothing, which is logged: the run is as good as any.
+  """
   path = cell.workdir / 'wall.txt'
   if path.exists():
-    return float(path.read_text('utf-8'))
+    return _wall(path)
   report = json.loads(cell.report.read_text('utf-8'))
-  return sum(report['seconds'].values())
+  return sum(report.get('seconds', {}).values()) or None
+
+
+def _wall(path):
+  """Seconds of all attempts; None where there is no such file, or no number."""
+  if not path.exists():
+    return None
+  text = path.read_text('utf-8', errors='replace')
+  # What is cut off can still be a number.
+  if re.fullmatch(r'\d+(\.\d+)?\n', text):
+    return float(text)
+  logging.warning(
+    '%s is damaged: it counts in no estimate of time. Delete it, and what the '
+    'report says is taken.',
+    path,
+  )
+  return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,8 +452,8 @@ def timed(cells: Iterable[Cell]) -> dict[Row, list[float]]:
   """Row -> seconds of its finished cells."""
   found: dict[Row, list[float]] = {}
   for cell in cells:
-    if cell.is_done:
-      found.setdefault(cell.row, []).append(seconds(cell))
+    if cell.is_done and (spent := seconds(cell)) is not None:
+      found.setdefault(cell.row, []).append(spent)
   return found
 
 
@@ -365,7 +494,8 @@ class Runner:
       others: whose times help to say how long the rest takes.
 
     Returns:
-      Cell -> reason, of those that failed.
+      Cell -> reason, of those that failed. Those that are damaged or outdated
+      are left alone, and so are those that another command runs.
 
     Raises:
       Interrupted: after SIGTERM; the processes have saved where they are.
@@ -373,15 +503,12 @@ class Runner:
     from jax_autorec.train import loop  # Late: imports jax.
 
     failed = {}
+    todo = [cell for cell in cells if not cell.report.exists()]
+    done = sum(cell.is_done for cell in cells)
+    logging.info('%d cells, %d of them done', len(cells), done)
     for cell in cells:
-      if cell.outdated:
-        failed[cell] = cell.missing
-    todo = [c for c in cells if not c.is_done and c not in failed]
-    logging.info(
-      '%d cells, %d of them done',
-      len(cells),
-      len(cells) - len(todo) - len(failed),
-    )
+      if cell.damaged or cell.outdated:
+        logging.warning('%s: %s', cell.title, cell.missing)
     times = timed({*cells, *others})
     with (
       loop.SigtermFlag() as sigterm,
@@ -396,10 +523,11 @@ class Runner:
           )
           for future in done:
             cell, reason = futures[future], future.result()
-            if reason:
+            if not reason:
+              spent = seconds(cell)
+              times.setdefault(cell.row, []).extend([spent] if spent else [])
+            elif reason != _ELSEWHERE:
               failed[cell] = reason
-            else:
-              times.setdefault(cell.row, []).append(seconds(cell))
             left = [futures[f] for f in rest]
             self._tell(cell, reason, len(todo), left, times)
           if sigterm.is_set:
@@ -418,11 +546,11 @@ class Runner:
       if c.row == row
     )
     eta = f'{spent / self._jobs / 60:.0f} min' if spent or not left else '?'
+    outcome = f'failed ({reason})' if reason else 'done'
     logging.info(
-      '%s, seed %d: %s; %d of %d cells, ETA %s',
-      cell.row.name,
-      cell.seed,
-      f'failed ({reason})' if reason else 'done',
+      '%s: %s; %d of %d cells, ETA %s',
+      cell.title,
+      reason if reason == _ELSEWHERE else outcome,
       count - len(left),
       count,
       eta,
@@ -444,11 +572,11 @@ class Runner:
           # The process holds it too: longer than this one, if need be.
           fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-          return 'another command is running it'
+          return _ELSEWHERE
         mark.unlink(missing_ok=True)
         reason = self._attend(cell, log)
       if reason and not self._stopping.is_set():
-        mark.write_text(reason, 'utf-8')
+        files.write_text(mark, f'{reason}\n')
     except OSError as error:
       return f'cannot write {cell.workdir}: {error.strerror}'
     return reason
@@ -467,6 +595,7 @@ class Runner:
           env=self._environment,
         )
         self._running.add(process)
+      logging.info('%s: starts', cell.title)
       if cores:
         # Its threads, still to be started, inherit it.
         with contextlib.suppress(ProcessLookupError):
@@ -477,9 +606,8 @@ class Runner:
     with self._lock:
       self._running.discard(process)
     wall = cell.workdir / 'wall.txt'
-    before = float(wall.read_text('utf-8')) if wall.exists() else 0.0
-    spent = before + time.monotonic() - start
-    wall.write_text(f'{spent:.2f}\n', 'utf-8')
+    spent = (_wall(wall) or 0.0) + time.monotonic() - start
+    files.write_text(wall, f'{spent:.2f}\n')
     if status == 0 and cell.report.exists():
       return None
     log.seek(first)

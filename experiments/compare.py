@@ -6,25 +6,29 @@
 
 Each cell (row x seed) is one `experiments.run` in a directory of its own:
 finished cells are not run again, a stopped one continues, a failed one is
-marked with its reason and the others go on. `--rows` (patterns: 'fm+*') and
-`--seeds` take a part; what they give adds up in one workdir, and every command
-makes the tables from all that is finished, and says what is missing.
+marked with its reason and the others go on. A finished one with a damaged file,
+or whose config has changed since, is in no table and left alone until its
+directory is deleted; so is one that another command runs. `--rows` (patterns:
+'fm+*') and `--seeds` take a part; what they give adds up in one workdir, and
+every command makes the tables from all that is finished, and says what is
+missing.
 
 Writes `compare.html`, `table.md`, `cells.csv` (one line per trained model),
 `figures.csv` (mean and spread over seeds) and `differences.csv` (tests against
 the references).
 """
 
+import collections
 import json
-import os
 import pathlib
+import re
 import shlex
 
 from absl import flags
 
 from experiments import cells as cells_lib
 from experiments import cli
-from jax_autorec import errors
+from jax_autorec import errors, files
 
 _CONFIG = cli.config_flag(
   None, 'A table: a file in experiments/configs, with its argument.'
@@ -42,14 +46,21 @@ _DRY_RUN = flags.DEFINE_bool(
 
 
 def _seeds(table) -> list[int]:
+  """The seeds to run.
+
+  Raises:
+    ConfigError: for anything but whole numbers from 0 on, each once.
+  """
   if _SEEDS.value is None:
     return list(table['seeds'])
-  try:
-    return [int(seed) for seed in _SEEDS.value]
-  except ValueError as error:
+  # A cell is found again by the digits of its directory.
+  seeds = [int(seed) for seed in _SEEDS.value if re.fullmatch('[0-9]+', seed)]
+  if not seeds or len(set(seeds)) < len(_SEEDS.value):
     raise errors.ConfigError(
-      f'--seeds is {",".join(_SEEDS.value)!r}; expected whole numbers.'
-    ) from error
+      f'--seeds is {",".join(_SEEDS.value)!r}; expected whole numbers from 0 '
+      'on, each once, as 2021,2022.'
+    )
+  return seeds
 
 
 def _dry_run(cells, everything) -> None:
@@ -57,11 +68,18 @@ def _dry_run(cells, everything) -> None:
   times = cells_lib.timed({*cells, *everything})
   estimates = cells_lib.estimate(times, {cell.row for cell in cells})
   total, unknown, scaled = 0.0, 0, 0
+  states = collections.Counter()
   for cell in cells:
     command = f'python {shlex.join(cell.command(_DATA_DIR.value))}'
-    if cell.is_done:
+    state = cell.state
+    states[state] += 1
+    if state == 'done':
       spent = cells_lib.seconds(cell)
-      print(f'done, took {spent / 3600:.2f} h: {command}')
+      took = f'took {spent / 3600:.2f} h' if spent else 'time unknown'
+      print(f'done, {took}: {command}')
+      continue
+    if state not in cells_lib.TO_DO:
+      print(f'left alone ({cell.missing}): {command}')
       continue
     guess = estimates[cell.row]
     note = 'time unknown'
@@ -72,9 +90,9 @@ def _dry_run(cells, everything) -> None:
       scaled += not guess.own
       source = '' if guess.own else ', scaled from other rows'
       note = f'some {guess.seconds / 3600:.2f} h{source}'
-    state = f' ({cell.missing})' if cell.failure or cell.outdated else ''
-    print(f'to do{state}, {note}: {command}')
-  todo = sum(not cell.is_done for cell in cells)
+    reason = f' ({cell.missing})' if state == 'failed' else ''
+    print(f'to do{reason}, {note}: {command}')
+  todo = sum(states[state] for state in cells_lib.TO_DO)
   text = f'{todo} of {len(cells)} cells to do'
   if todo > unknown:
     text += f'; some {total / _JOBS.value / 3600:.2f} h'
@@ -85,13 +103,9 @@ def _dry_run(cells, everything) -> None:
       f'; {unknown} cells of unknown time: nothing is finished to tell by, run '
       'one (--rows=..., --seeds=...)'
     )
+  alone = [f'{states[s]} {s}' for s in cells_lib.LEFT_ALONE if states[s]]
+  text += f'; left alone: {", ".join(alone)}' if alone else ''
   print(text + '.')
-
-
-def _write(path: pathlib.Path, text: str) -> None:
-  partial = path.with_suffix('.partial')
-  partial.write_text(text, 'utf-8')
-  os.replace(partial, path)
 
 
 def _made(cells) -> list[tuple[str, str]]:
@@ -141,11 +155,13 @@ def _page(summary, made) -> dict:
   verdicts = [
     d['verdict'] for group in summary['groups'] for d in group['differences']
   ]
-  failed = sum(r.startswith('failed: ') for _, _, r in summary['missing'])
   tiles = [('cells done', f'{summary["done"]} of {summary["of"]}')]
-  tiles += [('cells failed', str(failed))] if failed else []
-  if verdicts:
-    tiles += [(v, str(verdicts.count(v))) for v in ('better', 'worse', 'tie')]
+  for state in ('failed', *cells_lib.LEFT_ALONE):
+    count = sum(r.startswith(state) for _, _, r in summary['missing'])
+    tiles += [(f'cells {state}', str(count))] if count else []
+  judged = ('better', 'worse', 'tie')
+  if not set(verdicts).isdisjoint(judged):
+    tiles += [(v, str(verdicts.count(v))) for v in judged]
   headings, rows = tables.within(summary)
   return {
     'title': 'Comparison: '
@@ -177,7 +193,8 @@ def main(argv: list[str]) -> None:
   workdir = pathlib.Path(_WORKDIR.value)
   rows = cells_lib.rows(table)
   seeds = _seeds(table)
-  cells = cells_lib.make(cells_lib.choose(rows, _ROWS.value), seeds, workdir)
+  chosen = cells_lib.choose(rows, _ROWS.value)
+  cells = cells_lib.make(chosen, seeds, workdir)
   runner = cells_lib.Runner(_DATA_DIR.value, workdir, _JOBS.value)
   everything = cells_lib.known(rows, table['seeds'], workdir)
   if _DRY_RUN.value:
@@ -196,16 +213,33 @@ def main(argv: list[str]) -> None:
   text = tables.markdown(summary)
   lines = [f'- {name}: {value}\n' for name, value in made]
   text += f'\n## How this was made\n\n{"".join(lines)}'
-  _write(workdir / 'table.md', text)
+  files.write_text(workdir / 'table.md', text)
   page = report.render_comparison(_page(summary, made))
-  _write(workdir / 'compare.html', page)
+  files.write_text(workdir / 'compare.html', page)
   print(text)
   print(f'Page: {workdir / "compare.html"}')
+  cells = cells_lib.make(chosen, seeds, workdir)  # Anew, as above.
+  states = collections.Counter(c.state for c in cells if c not in failed)
+  problems = []
   if failed:
-    raise errors.ConfigError(
+    problems.append(
       f'{len(failed)} of {len(cells)} cells failed; their log.txt says more. '
       'The same command runs them again.'
     )
+  for state in ('outdated', 'damaged'):
+    if states[state]:
+      problems.append(
+        f'{states[state]} of {len(cells)} cells are {state}: finished, but in '
+        'no table. No command runs them again until their directories are '
+        f'deleted; {workdir / "table.md"} names them.'
+      )
+  if states['running']:
+    problems.append(
+      f'{states["running"]} of {len(cells)} cells are run by another command: '
+      'give this one again when it has ended.'
+    )
+  if problems:
+    raise errors.ConfigError(' '.join(problems))
 
 
 if __name__ == '__main__':

@@ -3,10 +3,14 @@ than chance.
 
 Two tests of the difference in test AUC, each paired: over seeds (Student's t;
 chance is in the training) and over test examples (bootstrap; chance is in which
-rows were tested; DeLong's closed form stands beside it). Both are corrected by
-Holm's method within a family: all rows of one data set and base model against
-one reference. A row is called better or worse where every test that could be
-made says so at 5 %, and a tie otherwise.
+rows were tested; DeLong's closed form stands beside it).
+
+A method is called better or worse where the test over seeds says so at 5 %, and
+that over examples too where there are predictions, and a tie otherwise. The
+examples alone decide nothing: what they test is two trained models, not two
+methods. Both are corrected by Holm's method within a family: all methods of one
+data set and base model against one reference. Controls are not in it: they are
+tested alone and get no verdict, so no verdict changes because one was added.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +18,6 @@ import dataclasses
 import functools
 import pathlib
 from typing import Any
-import zipfile
 
 import numpy as np
 
@@ -49,26 +52,41 @@ def read_predictions(path: pathlib.Path) -> Predictions | None:
   Raises:
     CheckpointError: for a file that cannot be read.
   """
-  if not path.exists():
+  arrays = read_arrays(path)
+  if not arrays or 'weights' in arrays:
     return None
-  try:
-    with np.load(path) as file:
-      if 'weights' in file.files:
-        return None
-      labels, logits = file['labels'], file['logits']
-      rows = str(file['rows'])
-  except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-    raise errors.CheckpointError(
-      f'{path} cannot be read as predictions: {error}.'
-    ) from error
+  labels, logits, rows = (arrays[k] for k in ('labels', 'logits', 'rows'))
   if len(np.unique(labels)) < 2:
     return None
   return Predictions(
     labels,
     comparison.placements(labels, logits),
     comparison.bootstrap_auc(labels, logits, SAMPLES),
-    rows,
+    str(rows),
   )
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """'labels' and 'logits' [R], 'rows', maybe 'weights'; none without a file.
+
+  Raises:
+    CheckpointError: for a file that does not hold them.
+  """
+  if not path.exists():
+    return {}
+  try:
+    with np.load(path) as file:
+      arrays = dict(file)
+    labels, logits = arrays['labels'], arrays['logits']
+    if labels.shape != logits.shape or labels.ndim != 1:
+      raise ValueError(f'labels {labels.shape}, logits {logits.shape}')
+    if not np.isfinite(logits).all() or 'rows' not in arrays:
+      raise ValueError('logits that are not finite, or no "rows"')
+  except Exception as error:  # Damaged files make NumPy raise all kinds.
+    raise errors.CheckpointError(
+      f'{path} cannot be read as predictions: {error}.'
+    ) from error
+  return arrays
 
 
 @dataclasses.dataclass
@@ -157,10 +175,11 @@ def compare(
 
   Returns:
     One dictionary each: 'reference', 'row', 'method', 'against' (its method),
-    'seeds', 'mean' (AUC), 'logloss' (mean difference); 'seeds_low', '_high',
-    '_p', '_holm'; 'examples_low', '_high', '_p', '_holm'; 'delong_p';
-    'verdict': 'better', 'worse' or 'tie'; 'tested': over what. None stands for
-    what could not be computed.
+    'role', 'seeds', 'mean' (AUC), 'logloss' (mean difference); 'seeds_low',
+    '_high', '_p', '_holm'; 'examples_low', '_high', '_p', '_holm'; 'delong_p';
+    'verdict': 'better', 'worse' or 'tie', 'one seed' where that is all they
+    share, 'control' of a control; 'tested': over what. None stands for what
+    could not be computed, '_holm' also for what has no verdict.
   """
   read = functools.cache(read)
   found = []
@@ -175,7 +194,7 @@ def compare(
       if difference:
         family.append({'reference': name} | difference)
     for kind in ('seeds', 'examples'):
-      tested = [d for d in family if d[f'{kind}_p'] is not None]
+      tested = [d for d in family if _is_judged(d, kind)]
       for d, p in zip(
         tested, comparison.holm([d[f'{kind}_p'] for d in tested])
       ):
@@ -197,6 +216,7 @@ def _difference(line, other, read):
   result = {
     'row': line.name,
     'method': line.method,
+    'role': line.role,
     'against': other.method,
     'seeds': len(seeds),
     'mean': float((first - second).mean()),
@@ -238,17 +258,21 @@ def _examples(line, other, seeds, read):
   return comparison.bootstrap_difference(*draws, delong['mean']), delong
 
 
+def _is_judged(difference, kind):
+  """Whether a test counts for a verdict."""
+  is_method = not difference['role'] and difference['seeds'] > 1
+  return is_method and difference[f'{kind}_p'] is not None
+
+
 def _verdict(difference):
-  tested = [
-    kind
-    for kind in ('seeds', 'examples')
-    if difference[f'{kind}_holm'] is not None
-  ]
-  sure = tested and all(difference[f'{kind}_holm'] < LEVEL for kind in tested)
-  verdict = 'tie'
-  if sure and difference['mean']:
-    verdict = 'better' if difference['mean'] > 0 else 'worse'
-  return {
-    'verdict': verdict if tested else 'not tested',
-    'tested': ', '.join(tested),
-  }
+  kinds = ('seeds', 'examples')
+  tested = [kind for kind in kinds if difference[f'{kind}_p'] is not None]
+  if difference['role']:
+    verdict = 'control'
+  elif difference['seeds'] < 2:
+    verdict = 'one seed'
+  else:
+    sure = all(difference[f'{kind}_holm'] < LEVEL for kind in tested)
+    sign = 'better' if difference['mean'] > 0 else 'worse'
+    verdict = sign if sure and difference['mean'] else 'tie'
+  return {'verdict': verdict, 'tested': ', '.join(tested)}

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
 import tempfile
 from typing import Any
@@ -13,14 +12,12 @@ import jax
 import numpy as np
 
 from jax_autorec import data as data_lib
-from jax_autorec import pipeline
+from jax_autorec import files, pipeline
 
 
 def write_json(path: pathlib.Path, values: Any) -> None:
   """Writes JSON, whole or not at all."""
-  partial = path.with_suffix('.partial')
-  partial.write_text(json.dumps(values, indent=1) + '\n', 'utf-8')
-  os.replace(partial, path)
+  files.write_text(path, json.dumps(values, indent=1) + '\n')
 
 
 def versions() -> dict[str, str]:
@@ -96,6 +93,5 @@ def write_predictions(
   rows = hashlib.sha256(np.ascontiguousarray(split.ids))
   for array in (np.asarray(split.numeric), labels):
     rows.update(np.ascontiguousarray(array))
-  partial = path.with_suffix('.partial.npz')
-  np.savez_compressed(partial, rows=rows.hexdigest(), **arrays)
-  os.replace(partial, path)
+  with files.replacing(path) as file:
+    np.savez_compressed(file, rows=rows.hexdigest(), **arrays)

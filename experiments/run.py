@@ -18,7 +18,7 @@ from absl import flags
 
 from experiments import cli
 from experiments import settings as settings_lib
-from jax_autorec import errors
+from jax_autorec import errors, files
 
 _CONFIG = cli.config_flag(
   'experiments/configs/autofis.py:planted',
@@ -74,12 +74,11 @@ def _claim(workdir: pathlib.Path, values) -> None:
           'another --workdir, or delete that one.'
         )
     else:
-      partial = path.with_suffix('.partial')
-      partial.write_text(text, 'utf-8')
-      os.replace(partial, path)
+      files.write_text(path, text)
   except ValueError as error:
     raise errors.CheckpointError(
-      f'{path} is not JSON ({error}). Give another --workdir.'
+      f'{path} is not JSON ({error}). Give another --workdir, or delete that '
+      'one.'
     ) from error
   except OSError as error:
     raise errors.CheckpointError(

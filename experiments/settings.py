@@ -1,9 +1,12 @@
 """From a config to what the library takes: protocols, tuned values, checks."""
 
+from collections.abc import Mapping
+import functools
 import json
 import pathlib
 from typing import Any
 
+from absl import logging
 from ml_collections import config_dict
 
 from jax_autorec import errors, spaces
@@ -159,13 +162,82 @@ def has(model: str, option: str) -> bool:
   return model != 'lr' and (option == 'dim' or model not in _NO_MLP)
 
 
+def other_data(held: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+  """How the data of tuned values differ from a config's; '' for not at all.
+
+  What suits one split need not suit another. Seeds and numbers of rows do not
+  count, nor the folder of a schema file.
+
+  Args:
+    held: 'name' and options, as a file of tuned values has them.
+    data: the same of a config.
+  """
+
+  def options(values):
+    options = {k: v for k, v in values.items() if k not in ('seed', 'max_rows')}
+    return options | {'name': pathlib.Path(values['name']).name}
+
+  return changes(options(held), options(data))
+
+
+def tuned_on(data: Mapping[str, Any]) -> dict[str, Any]:
+  """What `experiments.tune` keeps of the data that a config names.
+
+  Args:
+    data: 'name', and the options of its loader.
+
+  Returns:
+    'chosen' and 'searched' of the file; nothing where there is none, or where
+    it is of other data, which is logged.
+
+  Raises:
+    ConfigError: for a file that cannot be read.
+  """
+  path = TUNED / f'{pathlib.Path(data["name"]).stem}.json'
+  content = read_tuned(path)
+  difference = other_data(content.get('data', data), data)
+  if difference:
+    _log_once(f'{path} is not used, it is of other data: {difference}.')
+    return {'chosen': {}, 'searched': {}}
+  return content
+
+
+def read_tuned(path: pathlib.Path) -> dict[str, Any]:
+  """A file of `experiments.tune`; with nothing in it where there is none.
+
+  Returns:
+    'chosen', 'cells' and 'searched', each by label; 'data'.
+
+  Raises:
+    ConfigError: for a file that cannot be read.
+  """
+  empty = {'chosen': {}, 'cells': {}, 'searched': {}}
+  if not path.exists():
+    return empty
+  try:
+    return empty | json.loads(path.read_text('utf-8'))
+  except (TypeError, ValueError) as error:
+    raise errors.ConfigError(
+      f'{path} does not hold tuned values ({error}): restore it, or delete it '
+      'to tune again.'
+    ) from error
+
+
+@functools.cache
+def _log_once(text: str) -> None:
+  logging.info('%s', text)
+
+
 def known(
-  data: str, model: str, tuned: bool = True, label: str | None = None
+  data: Mapping[str, Any],
+  model: str,
+  tuned: bool = True,
+  label: str | None = None,
 ) -> dict[str, Any]:
   """What is known to suit a data set and a model.
 
   Args:
-    data: name of a data set, or path of a schema file.
+    data: 'name' of a data set or path of a schema file; options of its loader.
     model: a base model; 'MODEL+gates' for all its products, normalised and
       gated, as a search's supernet has them; 'MODEL+METHOD' for what a method
       derives from them. Each wants values of its own.
@@ -175,24 +247,20 @@ def known(
   plain, _, kind = model.partition('+')
   is_gated = kind in _GATED_METHODS
   values = dict(_DEFAULT)
-  protocol = dict(PROTOCOLS.get(data, {}))
+  protocol = dict(PROTOCOLS.get(data['name'], {}))
   by_model = protocol.pop('models', {})
   searches = values['search'] | protocol.pop('search', {})
   values.update(protocol, search=searches)
   values.update(by_model.get(plain, {}))
   if is_gated:
     values['table_std'] = max(values['table_std'], _GATED_STD)
-  path = TUNED / f'{pathlib.Path(data).stem}.json'
-  if tuned and path.exists():
-    content = json.loads(path.read_text('utf-8'))
-    # A person's frappe.toml is not the named data set.
-    named = content.get('data', {}).get('name', data)
-    same_kind = named.endswith('.toml') == data.endswith('.toml')
-    chosen = content['chosen'] if same_kind else {}
+  content = tuned_on(data) if tuned else {}
+  if content:
+    chosen = content['chosen']
     nearest = [label, model, *([plain + GATED] if is_gated else []), plain]
     values.update(next((chosen[m] for m in nearest if m in chosen), {}))
     # What the search started from when the row was tuned.
-    values['searched'] = content.get('searched', {}).get(label, {})
+    values['searched'] = content['searched'].get(label, {})
   return values
 
 
@@ -200,18 +268,21 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
   """The config as plain values, with what was left open filled in.
 
   Models that are compared with the main one get settings of their own, in
-  'control_train': what is good for one is no fair choice for another.
+  'control_train': what is good for one is no fair choice for another. Those of
+  one width take what was tuned for FDE at that width, where it was; the width
+  of 'uniform' follows from what a search finds, so 'uniform_tuned' has it for
+  each candidate.
 
   Raises:
     ConfigError: for an unknown model, an MLP option of a model without one or
       fewer than 0 rows.
   """
   values = config.to_dict()
-  data, model = values['data']['name'], values['model']
-  if values['data']['max_rows'] < 0:
+  data, model = values['data'], values['model']
+  if data['max_rows'] < 0:
     raise errors.ConfigError(
-      f'data.max_rows is {values["data"]["max_rows"]}; expected a number of '
-      'rows, or 0 for all.'
+      f'data.max_rows is {data["max_rows"]}; expected a number of rows, or 0 '
+      'for all.'
     )
   if model not in spaces.MODELS:
     raise errors.ConfigError(
@@ -229,11 +300,15 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
         f'model_options.{key} is set, but model {model!r} has no {key}.'
       )
   values['model_options'] = _options(given, known_values, values)
-  plain = known(data, model, values['tuned'])
+  controls = values.get('controls', ())
+  dims = values.get('search', {}).get('dims', ())
+  base_label = _fde(model, max(dims)) if dims and 'base' in controls else None
+  plain = known(data, model, values['tuned'], base_label)
   values['base_options'] = _options(given, plain, values)
   train = values['train']
   values['train'] = _filled(train, known_values)
   models = {'lr': 'lr', 'base': model, 'all': model + GATED, 'uniform': model}
+  labels = {'base': base_label}
   values['control_train'] = {
     control: _filled(
       train,
@@ -241,11 +316,23 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
         data,
         models.get(control, main),
         values['tuned'],
-        None if control in models else label,
+        labels.get(control) if control in models else label,
       ),
     )
-    for control in values.get('controls', ())
+    for control in controls
   }
+  if dims and 'uniform' in controls:
+    chosen = tuned_on(data)['chosen'] if values['tuned'] else {}
+    is_open = lambda key: train.get(key) is None and given.get(key) is None
+    values['uniform_tuned'] = {
+      str(dim): {
+        key: value
+        for key, value in chosen[_fde(model, dim)].items()
+        if is_open(key)
+      }
+      for dim in dims
+      if _fde(model, dim) in chosen
+    }
   if 'search' in values:
     is_gated = values['method'] in _GATED_METHODS
     # The weights of a search are trained as the result's where nothing else is
@@ -260,6 +347,11 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
         search['train'] = _filled(search['train'], known_of)
     values['search'] = search
   return values
+
+
+def _fde(model, dim):
+  """The label of one width for all fields."""
+  return f'{model}+fde{dim}'
 
 
 def _options(given, known_values, values):

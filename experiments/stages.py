@@ -108,16 +108,10 @@ def run(
     return
   plans = {'retrain': (architecture, settings)}
   for control in values.get('controls', ()):
+    plan, train = control_plan(control, task, values, derived)
     plans[f'control:{settings_lib.CONTROLS[control]}'] = (
-      method.control(
-        control,
-        _base_task(task, values) if control == 'base' else task,
-        derived.space,
-        architecture,
-      ),
-      settings_lib.training(
-        values, parallel, **values['control_train'].get(control, {})
-      ),
+      plan,
+      settings_lib.training(values, parallel, **train),
     )
   models = {}
   for stage, (plan, plan_settings) in plans.items():
@@ -207,10 +201,36 @@ def make_task(
   )
 
 
-def _base_task(task, values):
-  """The plain model has options of its own."""
-  options = settings_lib.given(values['base_options'])
-  return dataclasses.replace(task, options=options)
+def control_plan(
+  control: str,
+  task: methods.Task,
+  values: Mapping[str, Any],
+  derived: Derived,
+) -> tuple[arch_lib.Architecture, dict[str, Any]]:
+  """A control's architecture, and how its training differs from the result's.
+
+  Args:
+    control: name.
+    task: of the run.
+    values: its config, resolved.
+    derived: what it is compared with.
+  """
+  if control == 'base':
+    # The plain model has options of its own.
+    options = settings_lib.given(values['base_options'])
+    task = dataclasses.replace(task, options=options)
+  plan = methods.METHODS[values['method']].control(
+    control, task, derived.space, derived.architecture
+  )
+  train = dict(values['control_train'].get(control, {}))
+  if control == 'uniform':
+    # Only now is it known how wide it is.
+    tuned = dict(values['uniform_tuned'].get(str(plan.dim), {}))
+    if 'dropout' in tuned:
+      head = dataclasses.replace(plan.head, dropout=tuned.pop('dropout'))
+      plan = dataclasses.replace(plan, head=head)
+    train |= tuned
+  return plan, train
 
 
 def _search(method, task, values, parallel, workdir) -> pipeline.Found:

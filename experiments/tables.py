@@ -4,11 +4,12 @@ All from the files of the cells, as plain values, for CSV, Markdown and the
 page (`jax_autorec.report.comparison`).
 """
 
+import collections
 from collections.abc import Mapping, Sequence
 import csv
 import dataclasses
+import io
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -16,7 +17,8 @@ import numpy as np
 
 from experiments import cells as cells_lib
 from experiments import differences
-from jax_autorec import comparison, metrics
+from jax_autorec import comparison, files, metrics
+from jax_autorec import report as report_lib
 from jax_autorec.architecture import SIZE_NAMES, SIZE_NOTE
 
 RESULT = 'result'
@@ -61,7 +63,9 @@ COLUMNS = (
 )
 
 NOTES = (
-  'Mean and sample standard deviation over seeds.',
+  'Mean and sample standard deviation over the seeds that at least half of the '
+  'rows of a table have. A row that lacks one of them is marked incomplete: it '
+  'is over its own seeds, and in neither the plot nor the Pareto front.',
   f'{SIZE_NOTE} Bytes: of the saved model.',
   'Sizes are compared, and drawn, by vectors in all: first-order weights do '
   'not count.',
@@ -77,9 +81,13 @@ TESTS = (
   'Differences in test AUC. Seeds: Student t over the seeds that both have. '
   'Examples: bootstrap of the test rows '
   f'({differences.SAMPLES:,} draws), models as they are. p: two-sided, by '
-  "Holm's method corrected for all rows of this table. Better or worse: every "
-  f'test says so at {differences.LEVEL:g}; anything else is a tie. The best is '
-  'chosen by validation AUC; the test split chooses nothing.'
+  "Holm's method corrected for all methods of one table, which are a family; "
+  'in brackets, uncorrected, of controls, which are in no family, and where '
+  'there is one seed. Better or worse: the test over seeds says so at '
+  f'{differences.LEVEL:g}, and that over examples too, where there are '
+  'predictions; anything else is a tie. Controls get no verdict, and one seed '
+  'gives none. The best is chosen by validation AUC; the test split chooses '
+  'nothing.'
 )
 
 
@@ -100,9 +108,7 @@ def entries(cell: cells_lib.Cell) -> list[dict[str, Any]]:
       'tiny': report['tiny'],
     }
     line |= {key: model['test'][key] for key in ('auc', 'logloss')}
-    # A stream has no validation split, but rows before those of the test.
-    earlier = 'valid' if 'valid' in model else 'before_last_quarter'
-    line['valid_auc'] = model[earlier]['auc']
+    line['valid_auc'] = cells_lib.metrics_before_test(model)['auc']
     for key in ('loss', 'accuracy'):
       line[f'stream_{key}'] = model.get('stream', {}).get(key)
     first_order = model.get('first_order_params')
@@ -126,7 +132,7 @@ def entries(cell: cells_lib.Cell) -> list[dict[str, Any]]:
     recovered = report.get('recovered') if is_result else None
     for key in ('planted', 'planted_kept', 'others', 'others_pruned'):
       line[key] = recovered[key] if recovered else None
-    line['closed'] = _closed(report, model)
+    line['closed'] = report_lib.gap_closed(report, model)
     found = report.get('recovered_widths', {}) if is_result else {}
     for key in ('rank_correlation', 'noise_least', 'head', 'tail', 'duplicate'):
       line[key] = found.get(key)
@@ -152,15 +158,6 @@ def notes(summary: Mapping[str, Any]) -> tuple[str, ...]:
   return NOTES + ((STREAM_NOTE,) if streams else ())
 
 
-def _closed(report, model) -> float | None:
-  """Share of the gap in logloss from LR to the Bayes optimum, if known."""
-  if 'bayes' not in report or 'lr' not in report['controls']:
-    return None
-  worst = report['controls']['lr']['test']['logloss']
-  best = report['bayes']['test']['logloss']
-  return (worst - model['test']['logloss']) / (worst - best)
-
-
 def spread(values: Sequence[float], digits: int, with_std: bool = True) -> str:
   """'mean ± standard deviation'; the mean alone of one value or equal sizes."""
   text = f'{np.mean(values):,.{digits}f}'
@@ -181,8 +178,8 @@ def summarize(
 
   Returns:
     'entries': of all models; 'groups', one per data set and base model, each
-    with 'name', 'figures', 'front' (rows), 'points' (of the plot) and
-    'differences'; 'within': each result less the models of its own run;
+    with 'name', 'figures', 'front' (places of points), 'points' (of the plot)
+    and 'differences'; 'within': each result less the models of its own run;
     'missing': (row, seed, reason); 'done', 'of': cells; 'tiny'.
   """
   done = [cell for cell in cells if cell.is_done]
@@ -228,8 +225,25 @@ def _by_model(lines):
   return models
 
 
+def _shared_seeds(lines) -> set[int]:
+  """Seeds that at least half of the rows have."""
+  rows = {line['row'] for line in lines}
+  counts = collections.Counter(
+    seed for _, seed in {(line['row'], line['seed']) for line in lines}
+  )
+  return {seed for seed, count in counts.items() if 2 * count >= len(rows)}
+
+
 def _group(name, lines, places, roles, reference):
   models = _by_model(lines)
+  shared = _shared_seeds(lines)
+  # What means are taken of, and whether they are of the shared seeds.
+  averaged = {
+    key: ([x for x in group if x['seed'] in shared], True)
+    if shared and shared <= {x['seed'] for x in group}
+    else (group, False)
+    for key, group in models.items()
+  }
   compared = [
     differences.Line(
       row,
@@ -242,9 +256,9 @@ def _group(name, lines, places, roles, reference):
     if model == RESULT
   ]
   points = []
-  for (row, model), group in models.items():
+  for (row, model), (group, complete) in averaged.items():
     sizes = [line['size'] for line in group]
-    if None in sizes or not np.mean(sizes) > 0:
+    if not complete or None in sizes or not np.mean(sizes) > 0:
       continue
     scores = [line['auc'] for line in group]
     points.append(
@@ -268,6 +282,7 @@ def _group(name, lines, places, roles, reference):
         'model': model,
         'method': group[0]['method'],
         'seeds': len(group),
+        'complete': complete,
         'of': group[0]['of'],
         'values': {
           column.key: [line[column.key] for line in group]
@@ -275,7 +290,7 @@ def _group(name, lines, places, roles, reference):
           if all(line[column.key] is not None for line in group)
         },
       }
-      for (row, model), group in models.items()
+      for (row, model), (group, complete) in averaged.items()
     ],
     'points': points,
     'front': [int(i) for i in front],
@@ -313,7 +328,8 @@ def figures(group: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
   rows = []
   for line in group['figures']:
     cells = [line['method'], *([line['model']] if several else [])]
-    cells.append(str(line['seeds']))
+    complete = '' if line['complete'] else ', incomplete'
+    cells.append(f'{line["seeds"]}{complete}')
     for column in shown:
       values = line['values'].get(column.key)
       text = (
@@ -349,9 +365,9 @@ def families(
         str(d['seeds']),
         f'{d["mean"]:+.5f}',
         _interval(d, 'seeds'),
-        _p(d['seeds_holm']),
+        _p(d, 'seeds'),
         _interval(d, 'examples'),
-        _p(d['examples_holm']),
+        _p(d, 'examples'),
         f'{d["logloss"]:+.5f}',
         d['verdict'],
       ]
@@ -368,8 +384,11 @@ def _interval(difference, kind):
   return f'{low:+.5f} to {high:+.5f}'
 
 
-def _p(value):
-  return '' if value is None else f'{value:.2g}'
+def _p(difference, kind):
+  corrected, alone = difference[f'{kind}_holm'], difference[f'{kind}_p']
+  if corrected is not None:
+    return f'{corrected:.2g}'
+  return '' if alone is None else f'({alone:.2g})'
 
 
 def within(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -436,7 +455,10 @@ def write_csv(directory: pathlib.Path, summary: Mapping[str, Any]) -> None:
   figures_ = [
     {
       'group': group['name'],
-      **{key: line[key] for key in ('row', 'method', 'model', 'seeds')},
+      **{
+        key: line[key]
+        for key in ('row', 'method', 'model', 'seeds', 'complete')
+      },
       **{
         f'{column.key}_{name}': value
         for column in COLUMNS
@@ -460,12 +482,11 @@ def write_csv(directory: pathlib.Path, summary: Mapping[str, Any]) -> None:
     if not lines:
       path.unlink(missing_ok=True)
       continue
-    partial = path.with_suffix('.partial')
-    with open(partial, 'w', encoding='utf-8', newline='') as file:
-      writer = csv.DictWriter(file, list(lines[0]))
-      writer.writeheader()
-      writer.writerows(lines)
-    os.replace(partial, path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]))
+    writer.writeheader()
+    writer.writerows(lines)
+    files.write_text(path, text.getvalue())
 
 
 def _moments(values):

@@ -25,6 +25,7 @@ was stopped goes on.
 """
 
 import functools
+import math
 import pathlib
 import time
 from typing import Any
@@ -71,10 +72,32 @@ _DRY_RUN = flags.DEFINE_bool(
 
 
 def _axes() -> dict[str, list[float]]:
-  values = (_RATES.value, _L2.value, _DROPOUT.value)
-  return {
-    key: [float(x) for x in axis] for key, axis in zip(tuning.AXES, values)
+  """The grid.
+
+  Raises:
+    ConfigError: for an empty axis, or values that are no numbers, out of range
+      or there twice.
+  """
+  flags_ = dict(zip(tuning.AXES, (_RATES, _L2, _DROPOUT)))
+  ranges = {
+    'learning_rate': ('above 0', lambda x: 0 < x < math.inf),
+    'embedding_l2': ('from 0 on', lambda x: 0 <= x < math.inf),
+    'dropout': ('from 0 to below 1', lambda x: 0 <= x < 1),
   }
+  axes = {}
+  for key, flag in flags_.items():
+    words, is_fit = ranges[key]
+    try:
+      axes[key] = [float(x) for x in flag.value]
+    except ValueError:
+      axes[key] = []
+    values = set(filter(is_fit, axes[key]))
+    if not values or len(values) < len(axes[key]):
+      raise errors.ConfigError(
+        f'--{flag.name} is {",".join(flag.value)!r}; expected numbers {words}, '
+        f'each once, as {",".join(flag.default)}.'
+      )
+  return axes
 
 
 def _data_name(values) -> dict[str, Any]:
@@ -253,6 +276,7 @@ def main(argv: list[str]) -> None:
   """Trains what the grid lacks and writes what is chosen."""
   if len(argv) > 1:
     raise errors.ConfigError(f'Unknown arguments: {" ".join(argv[1:])}.')
+  _axes()  # Before any data is read.
   table, failed = _CONFIG.value.to_dict(), {}
   if 'rows' in table:
     store, data, rows = _rows(table, failed)

@@ -17,7 +17,7 @@ from typing import Any
 
 from experiments import cells as cells_lib
 from experiments import settings as settings_lib
-from jax_autorec import errors
+from jax_autorec import errors, files
 
 AXES = ('learning_rate', 'embedding_l2', 'dropout')
 
@@ -69,7 +69,7 @@ def of_model(
   from jax_autorec import spaces
   from jax_autorec.search import controls
 
-  known = settings_lib.known(values['data']['name'], label, tuned=False)
+  known = settings_lib.known(values['data'], label, tuned=False)
   known |= settings_lib.given(values['train'])
   if known['batch_size'] is None:
     known['batch_size'] = settings_lib.batch_size(data.train.num_rows)
@@ -212,8 +212,7 @@ class Store:
     """
     self.path, self._data = path, dict(data)
     held = self.read().get('data', self._data)
-    options = {key: held[key] for key in held if key != 'seed'}
-    if options != {key: data[key] for key in data if key != 'seed'}:
+    if settings_lib.other_data(held, self._data):
       raise errors.ConfigError(
         f'{path} holds what was tuned on {held}, not on {dict(data)}: give '
         'another --output, or move that file.'
@@ -221,10 +220,7 @@ class Store:
 
   def read(self) -> dict[str, Any]:
     """Its content: 'chosen', 'cells', 'searched', each by label."""
-    empty = {'chosen': {}, 'cells': {}}
-    if not self.path.exists():
-      return empty
-    return empty | json.loads(self.path.read_text('utf-8'))
+    return settings_lib.read_tuned(self.path)
 
   @contextlib.contextmanager
   def update(self):
@@ -236,9 +232,7 @@ class Store:
       content = self.read()
       yield content
       content['data'] = self._data
-      partial = self.path.with_suffix('.partial')
-      partial.write_text(json.dumps(content, indent=1) + '\n', 'utf-8')
-      os.replace(partial, self.path)
+      files.write_text(self.path, json.dumps(content, indent=1) + '\n')
     finally:
       os.close(directory)
 

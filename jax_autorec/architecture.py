@@ -8,7 +8,6 @@ candidate dims); closing every choice gives the final model. The same
 from collections.abc import Mapping
 import dataclasses
 import hashlib
-import io
 import json
 import os
 import pathlib
@@ -16,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from jax_autorec import errors
+from jax_autorec import errors, files
 from jax_autorec import fields as fields_lib
 from jax_autorec.fields import FieldPlan, TablePlan
 
@@ -534,11 +533,9 @@ class Architecture:
     path = pathlib.Path(directory) / 'architecture.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     if self.arrays:
-      content = io.BytesIO()
-      np.savez(content, **self.arrays)
-      _replace(path.with_suffix('.npz'), content.getvalue())
-    text = json.dumps(self.to_dict(), indent=1) + '\n'
-    _replace(path, text.encode())
+      with files.replacing(path.with_suffix('.npz')) as file:
+        np.savez(file, **self.arrays)
+    files.write_text(path, json.dumps(self.to_dict(), indent=1) + '\n')
     return path
 
   @classmethod
@@ -564,12 +561,6 @@ class Architecture:
           f'{error}.'
         ) from error
     return cls.from_dict(values, arrays)
-
-
-def _replace(path: pathlib.Path, content: bytes) -> None:
-  partial = path.with_name(f'{path.name}.partial')
-  partial.write_bytes(content)
-  os.replace(partial, path)
 
 
 def _parts(

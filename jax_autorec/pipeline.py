@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors
+from jax_autorec import errors, files
 from jax_autorec import metrics as metrics_lib
 from jax_autorec.data import batches as batches_lib
 from jax_autorec.data import dataset as dataset_lib
@@ -155,16 +155,15 @@ def save(model: Model, directory: str | os.PathLike[str]) -> pathlib.Path:
     directory
   )
   path = pathlib.Path(directory) / 'weights.npz'
-  partial = path.with_name('weights.partial.npz')
-  np.savez(
-    partial,
-    **{
-      f'{part}/{name}': np.asarray(leaf)
-      for part in _PARTS
-      for name, leaf in _named(getattr(model, part))
-    },
-  )
-  os.replace(partial, path)
+  with files.replacing(path) as file:
+    np.savez(
+      file,
+      **{
+        f'{part}/{name}': np.asarray(leaf)
+        for part in _PARTS
+        for name, leaf in _named(getattr(model, part))
+      },
+    )
   return path
 
 

@@ -27,7 +27,7 @@ _LAYERS = (
   {'fields'},
   {'comparison', 'metrics', 'rows'},
   {'schema', 'types'},
-  {'errors'},
+  {'errors', 'files'},
 )
 
 _BLOCKED = """

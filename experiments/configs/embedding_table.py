@@ -59,6 +59,19 @@ _METHODS = {
   'ras': ('RaS', 'ras', {'search.trials': 4}, True),
   'ads': ('AD-s', 'autodim', {'search.split': 'train'}, False),
   'autodim': ('AutoDim', 'autodim', {}, False),
+  # Of widths that are not told apart the narrowest, not the heaviest.
+  'autodim_narrow': (
+    'AutoDim, narrowest',
+    'autodim',
+    {'search.tolerance': 1 / 3},
+    False,
+  ),
+  'autodim_published': (
+    'AutoDim, published',
+    'autodim',
+    {'search.schedule': 'published', 'search.draws': 1, 'search.period': 10},
+    False,
+  ),
 }
 
 

@@ -22,6 +22,12 @@ _RANDOM = {'controls': ('random_dims',)}
 # Method -> name in tables, config, what is set.
 _AUTODIM = {
   'autodim': ('AutoDim', 'autodim', _DIMS | _RANDOM),
+  # Noise needs no width, so nothing tells its candidates apart.
+  'autodim_narrow': (
+    'AutoDim, narrowest',
+    'autodim',
+    {'search.tolerance': 1 / 3, **_DIMS, **_RANDOM},
+  ),
   'autodim2': (
     'AutoDim, second order',
     'autodim',

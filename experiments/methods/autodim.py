@@ -6,6 +6,8 @@ from experiments.methods import base
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, search, spaces
 
+_MIN_UPDATES = 1000  # Of logits that draws make noisy.
+
 
 def _space(task: base.Task) -> arch_lib.Architecture:
   options = task.search
@@ -29,7 +31,7 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
       "no second order. Set search.split to 'valid', or search.order to 1."
     )
   warmup = round(options['warmup'] * task.steps)
-  period = base.period(task, warmup)
+  period = base.period(task, warmup, _MIN_UPDATES)
   if split == 'train':
     # One level: logits and weights follow the same gradient in every step.
     period = 1

@@ -67,9 +67,9 @@ _PERIOD = 10  # That of AutoDim's paper.
 _MIN_UPDATES = 400  # With fewer, logits stay where they start.
 
 
-def period(task: Task, warmup: int) -> int:
+def period(task: Task, warmup: int, min_updates: int = _MIN_UPDATES) -> int:
   """Steps between updates of what is searched, where the config has none."""
-  updates = (task.steps - warmup) // _MIN_UPDATES
+  updates = (task.steps - warmup) // min_updates
   return task.search['period'] or min(_PERIOD, max(1, updates))
 
 

@@ -2,6 +2,12 @@
 
 from jax_autorec.report.comparison import how_made
 from jax_autorec.report.comparison import render as render_comparison
-from jax_autorec.report.html import render, write
+from jax_autorec.report.html import gap_closed, render, write
 
-__all__ = ['how_made', 'render', 'render_comparison', 'write']
+__all__ = [
+  'gap_closed',
+  'how_made',
+  'render',
+  'render_comparison',
+  'write',
+]

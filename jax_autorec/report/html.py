@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import logging
 
-from jax_autorec import errors
+from jax_autorec import errors, files
 from jax_autorec import fields as fields_lib
 from jax_autorec.architecture import SIZE_NAMES, SIZE_NOTE, Architecture
 from jax_autorec.report import plots
@@ -94,9 +94,7 @@ def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
   architecture = load('model/architecture.json', architecture)
   page = render(report, metrics, architecture, load('config.json', {}))
   path = workdir / 'report.html'
-  partial = path.with_suffix('.partial')
-  partial.write_text(page, 'utf-8')
-  os.replace(partial, path)
+  files.write_text(path, page)
   return path
 
 
@@ -172,14 +170,24 @@ def _subtitle(report, architecture) -> str:
   return ', '.join(parts)
 
 
-def _closed(report) -> float | None:
-  """Share of the gap in logloss from LR to the optimum, where it is known."""
+def gap_closed(
+  report: Mapping[str, Any], model: Mapping[str, Any]
+) -> float | None:
+  """Share of the gap in logloss from LR to the optimum that a model closes.
+
+  Args:
+    report: of a run, as report.json holds it.
+    model: the report itself for its result, or one of its controls.
+
+  Returns:
+    None where the optimum or LR is not known, or where LR is no worse.
+  """
   bayes = report.get('bayes', {}).get('test')
   lr = report.get('controls', {}).get('lr', {}).get('test')
   if not bayes or not lr or lr['logloss'] <= bayes['logloss']:
     return None
   gap = lr['logloss'] - bayes['logloss']
-  return (lr['logloss'] - report['test']['logloss']) / gap
+  return (lr['logloss'] - model['test']['logloss']) / gap
 
 
 def _tiles(report) -> list[tuple[str, str]]:
@@ -194,7 +202,7 @@ def _tiles(report) -> list[tuple[str, str]]:
   if recovered:
     found = f'{recovered["planted_kept"]} of {recovered["planted"]}'
     tiles.append(('planted pairs found', found))
-  closed = _closed(report)
+  closed = gap_closed(report, report)
   if closed is not None:
     tiles.append(('of the gap to the optimum closed', f'{closed:.1%}'))
   for key in ('vectors_total', 'total_params'):
@@ -329,7 +337,7 @@ def _summary(report) -> list[str]:
       f'were kept; of {recovered["others"]} others '
       f'{recovered["others_pruned"]} were pruned.'
     )
-  closed = _closed(report)
+  closed = gap_closed(report, report)
   if closed is not None:
     lines.append(
       f'The model closes {closed:.1%} of the logloss gap between logistic '

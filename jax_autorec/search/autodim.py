@@ -64,7 +64,7 @@ def autodim(
   floor: float = 0.1,
   inner_rate: float | None = None,
   split: str = 'valid',
-  draws: int = 16,
+  draws: int = 64,
   tolerance: float = 1.0,
 ) -> base.Selector:
   """Selects a width for every categorical field.

@@ -291,10 +291,10 @@ def make_step(
       arch=arch, memory=memory, arch_optimizer=opt, train=train
     )
 
-  def one_sample(state, batch, weights, key, params, rows):
+  def one_sample(state, batch, weights, key, draw_key, params, rows):
     """Gradients for one draw of the bi-level selectors, and what was seen."""
     train = state.train
-    draw_key = jax.random.fold_in(key, _DRAW_STREAM)
+    draw_key = jax.random.fold_in(draw_key, _DRAW_STREAM)
 
     def objective(level_arch, params, rows):
       arch = {**state.arch, **level_arch}
@@ -339,9 +339,15 @@ def make_step(
     key = jax.random.fold_in(key, _ARCH_STREAM)
 
     def sample(index):
-      sample_key = jax.random.fold_in(key, index)
+      # One dropout mask for all draws: rewards then differ by choices alone.
       (grads, *_), seen = one_sample(
-        state, batch, weights, sample_key, train.params, rows
+        state,
+        batch,
+        weights,
+        jax.random.fold_in(key, 0),
+        jax.random.fold_in(key, index),
+        train.params,
+        rows,
       )
       return grads, seen
 
@@ -355,7 +361,7 @@ def make_step(
         passed.dense_grads,
         passed.loss_at,
         rows,
-        functools.partial(one_sample, state, batch, weights, key),
+        functools.partial(one_sample, state, batch, weights, key, key),
         {slot: state.arch[slot] for slot in unrolled},
       )
       for slot, product in mixed.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import logging
 
-from jax_autorec import errors
+from jax_autorec import errors, files
 
 _LINE_INTERVAL = 10.0  # Seconds between lines where nobody watches.
 
@@ -39,7 +39,7 @@ class Lines:
     try:
       *whole, cut = self._path.read_text('utf-8').split('\n')
       if cut:
-        _replace(self._path, ''.join(f'{line}\n' for line in whole))
+        files.write_text(self._path, ''.join(f'{line}\n' for line in whole))
     except OSError as error:
       raise _failed(self._path, error) from error
     for number, line in enumerate(whole, 1):
@@ -65,13 +65,6 @@ class Lines:
       except OSError as error:
         raise _failed(self._path, error) from error
     self.values.append(json.loads(line))
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-  """Writes a file, whole or not at all."""
-  partial = path.with_suffix('.partial')
-  partial.write_text(text, 'utf-8')
-  os.replace(partial, path)
 
 
 def _failed(path, error: OSError) -> errors.CheckpointError:
@@ -125,7 +118,7 @@ class Records:
 
     try:
       lines = self._path.read_text('utf-8').splitlines(keepends=True)
-      _replace(self._path, ''.join(filter(is_kept, lines)))
+      files.write_text(self._path, ''.join(filter(is_kept, lines)))
       self._file.close()
       self._file = open(self._path, 'a', encoding='utf-8')
     except OSError as error:

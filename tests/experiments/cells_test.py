@@ -26,14 +26,25 @@ _TABLE = {
 }
 
 
-def _finish(cell, seconds=100.0):
+_METRICS = {'auc': 0.8, 'logloss': 0.4}
+_REPORT = {
+  'dataset': 'planted',
+  'model': 'fm',
+  'tiny': True,
+  'test': _METRICS,
+  'valid': _METRICS,
+  'controls': {},
+}
+
+
+def _finish(cell, seconds=100.0, **changes):
   """Leaves the files of a run that ended."""
   cell.workdir.mkdir(parents=True, exist_ok=True)
   config = cell.row.read()
   config.seed = cell.seed
   text = json.dumps(settings_lib.resolve(config), default=list)
   (cell.workdir / 'config.json').write_text(text)
-  report = {'seconds': {'retrain': seconds}}
+  report = _REPORT | {'seconds': {'retrain': seconds}} | changes
   cell.report.write_text(json.dumps(report))
 
 
@@ -154,8 +165,72 @@ class StateTest(_Case):
     path.write_text(json.dumps(values))
     (cell,) = self.make([1], self.rows[:1])
     self.assertFalse(cell.is_done)
+    self.assertEqual(cell.state, 'outdated')
+    self.assertStartsWith(cell.missing, 'outdated: ')
     self.assertIn('train.learning_rate is 0.5, now 0.01', cell.missing)
-    self.assertIn(str(cell.workdir), cell.missing)
+    self.assertIn(f'delete {cell.workdir} to run it again', cell.missing)
+
+  @parameterized.parameters(
+    ('report.json', b''),
+    ('report.json', b'[1]'),
+    ('report.json', b'{"test": {"auc": 0.8}'),
+    ('report.json', b'{"controls": {}, "dataset": "x"}'),
+    ('report.json', b'{"controls": []}'),
+    ('config.json', b''),
+    ('config.json', b'{"seed": \xff'),
+    ('predictions.npz', b''),
+    ('predictions.npz', b'PK\x03\x04 cut off'),
+  )
+  def test_a_damaged_file_is_named_and_the_run_in_no_table(self, name, content):
+    (cell,) = self.make([1], self.rows[:1])
+    _finish(cell)
+    (cell.workdir / name).write_bytes(content)
+    self.assertEqual(cell.state, 'damaged')
+    self.assertFalse(cell.is_done)
+    self.assertStartsWith(cell.missing, f'damaged: {name} (')
+    self.assertIn(f'delete {cell.workdir} to run it again', cell.missing)
+    self.assertEmpty(cells.timed([cell]))
+
+  def test_a_missing_config_and_bits_that_turned_are_damage_too(self):
+    first, second, third = self.make([1], self.rows[:3])
+    for cell in (first, second, third):
+      _finish(cell)
+    (first.workdir / 'config.json').unlink()
+    self.assertIn('config.json', first.damaged)
+    arrays = {'labels': np.ones(99), 'logits': np.ones(99), 'rows': 'x'}
+    np.savez(second.workdir / 'predictions.npz', **arrays)
+    np.savez(third.workdir / 'predictions.npz', **arrays)
+    self.assertEqual(second.damaged, '')
+    path = third.workdir / 'predictions.npz'
+    content = bytearray(path.read_bytes())
+    content[300] ^= 1
+    path.write_bytes(content)
+    self.assertIn('predictions.npz', third.damaged)
+
+  @parameterized.parameters(
+    ({'test': _METRICS | {'auc': np.nan}}, 'test AUC of the result is nan'),
+    ({'valid': {'auc': np.inf}}, 'valid AUC of the result is inf'),
+    ({'valid': {'auc': 'x'}}, 'must be real number'),
+    (
+      {'controls': {'lr': _REPORT | {'test': {'auc': 0.5, 'logloss': np.nan}}}},
+      'test logloss of lr is nan',
+    ),
+    ({'valid': {}}, "without 'auc'"),
+  )
+  def test_metrics_that_are_no_numbers_are_damage(self, changes, expected):
+    (cell,) = self.make([1], self.rows[:1])
+    _finish(cell, **changes)
+    self.assertEqual(cell.state, 'damaged')
+    self.assertIn(f'report.json ({expected}', cell.missing)
+
+  def test_an_empty_reason_is_still_a_failure(self):
+    (cell,) = self.make([1], self.rows[:1])
+    cell.workdir.mkdir(parents=True)
+    for content in (b'', b'\n', b'cut \xe2\x82'):
+      (cell.workdir / 'failed.txt').write_bytes(content)
+      self.assertEqual(cell.state, 'failed')
+      self.assertStartsWith(cell.missing, 'failed: ')
+    self.assertIn('cut', cell.missing)
 
   def test_what_was_tuned_since_is_other_settings(self):
     (cell,) = self.make([1], self.rows[:1])
@@ -206,6 +281,16 @@ class EstimateTest(_Case):
     (cell.workdir / 'wall.txt').write_text('44.5\n')
     self.assertEqual(cells.timed([cell]), {cell.row: [44.5]})
 
+  @parameterized.parameters('', '44', 'forty\n', 'nan\n')
+  def test_a_damaged_time_is_left_out(self, text):
+    (cell,) = self.make([1], self.rows[:1])
+    _finish(cell, 30.0)
+    (cell.workdir / 'wall.txt').write_text(text)
+    with self.assertLogs(level='WARNING') as logs:
+      self.assertEmpty(cells.timed([cell]))
+    self.assertIn('wall.txt is damaged', logs.output[0])
+    self.assertTrue(cell.is_done)
+
 
 class EnvironmentTest(absltest.TestCase):
   def test_programs_are_shared_unless_a_person_says_where(self):
@@ -231,7 +316,7 @@ class RunnerTest(_Case):
       'place = pathlib.Path(sys.argv[1])\n'
       'with open(place / "count", "a") as file: file.write("x")\n'
       'if "fde4" in str(place): sys.exit("a reason")\n'
-      '(place / "report.json").write_text(\'{"seconds": {}}\')\n'
+      f'(place / "report.json").write_text({json.dumps(_REPORT)!r})\n'
       '(place / "config.json").write_text("{}")\n'
     )
     self.enter_context(
@@ -265,10 +350,42 @@ class RunnerTest(_Case):
     cell.workdir.mkdir(parents=True)
     with open(cell.workdir / 'log.txt', 'a') as log:
       fcntl.flock(log, fcntl.LOCK_EX)
-      failed = self.runner.run_all([cell])
-      self.assertIn('another command', failed[cell])
+      with self.assertLogs(level='INFO') as logs:
+        self.assertEmpty(self.runner.run_all([cell]))
+      self.assertIn('another command is running it', '\n'.join(logs.output))
+      self.assertEqual(cell.state, 'running')
       self.assertIsNone(cell.failure)
+    self.assertEqual(cell.state, 'unfinished')
     self.assertEmpty(self.runner.run_all([cell]))
+    self.assertEqual(cell.state, 'done')
+
+  def test_what_a_person_has_to_see_to_is_left_alone(self):
+    damaged, outdated = self.make([1], self.rows[:2])
+    _finish(damaged, test={})
+    _finish(outdated)
+    with (
+      mock.patch.object(cells.Cell, 'outdated', 'x is 1, now 2'),
+      self.assertLogs(level='WARNING') as logs,
+    ):
+      self.assertEmpty(self.runner.run_all([damaged, outdated]))
+    self.assertEqual(self._counts([1]), [0] * 4)
+    self.assertIn('fm+fde2, seed 1: damaged: report.json', logs.output[0])
+    self.assertIn('fm+fde4, seed 1: outdated: ', logs.output[1])
+
+  def test_a_cell_tells_when_it_starts_and_when_it_ends(self):
+    (cell,) = self.make([1], self.rows[:1])
+    with self.assertLogs(level='INFO') as logs:
+      self.runner.run_all([cell])
+    told = [line.partition('fm+fde2')[2] for line in logs.output[1:]]
+    self.assertStartsWith(told[0], ', seed 1: starts')
+    self.assertStartsWith(told[1], ', seed 1: done; 1 of 1')
+
+  def test_a_damaged_time_does_not_stop_the_next_attempt(self):
+    (cell,) = self.make([1], self.rows[:1])
+    cell.workdir.mkdir(parents=True)
+    (cell.workdir / 'wall.txt').write_text('')
+    self.assertEmpty(self.runner.run_all([cell]))
+    self.assertGreater(cells.seconds(cell), 0)
 
   def test_an_interrupt_stops_all_and_marks_nothing(self):
     script = self.workdir / 'stand_in.py'

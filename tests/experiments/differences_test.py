@@ -95,11 +95,39 @@ class CompareTest(parameterized.TestCase):
     lines = [_line('FDE', 'uniform', {1: 0.8}), _line('X', '', {2: 0.9})]
     self.assertEmpty(differences.compare(lines))
 
-  def test_one_seed_without_predictions_is_not_tested(self):
-    lines = [_line('FDE', 'uniform', {1: 0.8}), _line('X', '', {1: 0.9})]
-    found = _by(differences.compare(lines), _BEST, 'X')
-    self.assertEqual(found['verdict'], 'not tested')
+  def test_one_seed_gives_no_verdict(self):
+    lines = [
+      _line('FDE', 'uniform', _seeds(0.80, start=1), 9),
+      _line('good', '', _seeds(0.81, start=2), 9),
+      _line('bad', '', _seeds(0.79, start=3), 9),
+    ]
+    before = differences.compare(lines)
+    lines.append(_line('X', '', {1: 0.9}))
+    after = differences.compare(lines)
+    found = _by(after, _BEST, 'X')
+    self.assertEqual((found['verdict'], found['tested']), ('one seed', ''))
     self.assertIsNone(found['seeds_p'])
+    self.assertEqual([d for d in after if d['method'] != 'X'], before)
+
+  def test_controls_change_no_verdict(self):
+    noise = np.random.default_rng(0).normal(size=5) * 2e-3
+    near = dict(enumerate(0.8023 + noise))
+    lines = [
+      _line('FDE', 'uniform', dict.fromkeys(range(5), 0.80), 9),
+      _line('X', '', near, 5),
+    ]
+    before = differences.compare(lines, 'FDE')
+    controls = [
+      _line(f'control{i}', 'control', _seeds(0.7, 1e-2, range(5), i), 4)
+      for i in range(9)
+    ]
+    after = differences.compare([*lines, *controls], 'FDE')
+    self.assertEqual([d for d in after if not d['role']], before)
+    for found in after:
+      if found['role']:
+        self.assertEqual(found['verdict'], 'control')
+        self.assertIsNotNone(found['seeds_p'])
+        self.assertIsNone(found['seeds_holm'])
 
   def test_holm_by_family_and_verdicts(self):
     lines = [
@@ -198,9 +226,12 @@ class ExamplesTest(absltest.TestCase):
     for line in lines:
       line.values = {1: line.values[1]}
     found = _by(differences.compare(lines), _BEST, 'X')
+    # One seed: the examples are tested, and decide nothing.
     self.assertEqual(
-      (found['verdict'], found['tested']), ('better', 'examples')
+      (found['verdict'], found['tested']), ('one seed', 'examples')
     )
+    self.assertLess(found['examples_p'], 1e-6)
+    self.assertIsNone(found['examples_holm'])
 
   def test_other_rows_are_not_paired(self):
     found = _by(differences.compare(self._lines(0.5, ('a', 'b'))), _BEST, 'X')

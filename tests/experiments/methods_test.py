@@ -83,5 +83,41 @@ class BudgetTest(parameterized.TestCase):
     self.assertEqual({len(p.all_pieces) for p in control.categorical}, {1})
 
 
+class ControlTest(absltest.TestCase):
+  def test_one_width_is_trained_as_tuned_for_its_width(self):
+    config = ras.get_config('planted')
+    config.model = 'deepfm'
+    config.search.dims = (2, 4, 8)
+    values = settings_lib.fit_batch_size(settings_lib.resolve(config), 800)
+    tuned = {'learning_rate': 0.5, 'embedding_l2': 0.25, 'dropout': 0.125}
+    values['uniform_tuned'] = {'4': tuned}
+    task = _task(config)
+    found = {}
+    for dim in (4, 8):
+      derived = stages.Derived(task.build(dim=dim), task.build(dim=dim))
+      found[dim] = stages.control_plan('uniform', task, values, derived)
+      self.assertEqual(found[dim][0].dim, dim)
+    plan, train = found[4]
+    self.assertEqual(plan.head.dropout, 0.125)
+    self.assertEqual(
+      (train['learning_rate'], train['embedding_l2']), (0.5, 0.25)
+    )
+    # Nothing was tuned for 8.
+    plan, train = found[8]
+    self.assertEqual(plan, task.build(dim=8))
+    self.assertEqual(train, values['control_train']['uniform'])
+
+  def test_the_plain_model_has_options_of_its_own(self):
+    config = ras.get_config('planted')
+    config.model = 'deepfm'
+    values = settings_lib.fit_batch_size(settings_lib.resolve(config), 800)
+    values['base_options'] |= {'dropout': 0.375}
+    task = _task(config)
+    derived = stages.Derived(task.build(), task.build())
+    plan, train = stages.control_plan('base', task, values, derived)
+    self.assertEqual(plan.head.dropout, 0.375)
+    self.assertEqual(train, values['control_train']['base'])
+
+
 if __name__ == '__main__':
   absltest.main()

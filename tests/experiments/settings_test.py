@@ -6,16 +6,22 @@ from absl.testing import absltest, parameterized
 
 from experiments import cli
 from experiments import settings as settings_lib
-from experiments.configs import autodim, autofis, base, ras
+from experiments.configs import autodim, autofis, base, defaults, ras
 from jax_autorec import errors
 
 
 def _with_tuned(test, name, chosen, data=None):
   """Puts a file of tuned values where `settings` looks for them."""
   directory = pathlib.Path(test.create_tempdir())
-  content = {'chosen': chosen, 'data': {'name': data or name}}
+  options = defaults.config(data or name, 'base').data.to_dict()
+  options.pop('max_rows')
+  content = {'chosen': chosen, 'data': options}
   (directory / f'{name}.json').write_text(json.dumps(content))
   test.enter_context(mock.patch.object(settings_lib, 'TUNED', directory))
+
+
+def _searches(name):
+  return settings_lib.known({'name': name}, 'fm', tuned=False)['search']
 
 
 class ResolveTest(parameterized.TestCase):
@@ -72,6 +78,34 @@ class ResolveTest(parameterized.TestCase):
       controls = values['control_train']
       self.assertEqual(controls['base']['learning_rate'], 1.0)
 
+  def test_controls_of_one_width_take_what_was_tuned_for_it(self):
+    rates = {'fm': 1.0, 'fm+autodim': 2.0, 'fm+fde8': 3.0, 'fm+fde32': 4.0}
+    chosen = {
+      label: {'learning_rate': rate, 'embedding_l2': rate / 100}
+      for label, rate in rates.items()
+    }
+    _with_tuned(self, 'adult', chosen)
+    config = autodim.get_config('adult')
+    values = settings_lib.resolve(config)
+    rates = {k: v['learning_rate'] for k, v in values['control_train'].items()}
+    self.assertEqual(rates['base'], 4.0)
+    # Widths that were not tuned take the plain model's.
+    self.assertEqual(rates['uniform'], 1.0)
+    self.assertEqual(
+      values['uniform_tuned'],
+      {'8': chosen['fm+fde8'], '32': chosen['fm+fde32']},
+    )
+    # A given value wins.
+    config.train.learning_rate = 0.5
+    values = settings_lib.resolve(config)
+    self.assertEqual(values['control_train']['base']['learning_rate'], 0.5)
+    self.assertEqual(values['uniform_tuned']['8'], {'embedding_l2': 0.03})
+    config.tuned = False
+    self.assertEmpty(settings_lib.resolve(config)['uniform_tuned'])
+    # Other methods have no width to go by.
+    values = settings_lib.resolve(autofis.get_config('adult'))
+    self.assertEqual(values['control_train']['base']['learning_rate'], 1.0)
+
   def test_a_search_of_which_nothing_is_known_has_a_length(self):
     values = settings_lib.resolve(autodim.get_config('frappe'))
     self.assertGreater(values['search']['epochs'], 0)
@@ -80,10 +114,10 @@ class ResolveTest(parameterized.TestCase):
     self.assertIsNone(values['search']['min_steps'])
 
   def test_what_suits_any_data_stands_where_a_protocol_says_nothing(self):
-    searches = settings_lib.known('frappe', 'fm', tuned=False)['search']
+    searches = _searches('frappe')
     self.assertEqual(searches['autofis']['ratio'], 2.0)
     self.assertNotIn('min_steps', searches['autofis'])
-    anywhere = settings_lib.known('adult', 'fm', tuned=False)['search']
+    anywhere = _searches('adult')
     self.assertEqual(searches['nis'], anywhere['nis'])
 
   def test_the_protocol_alone_is_for_unsearched_models(self):
@@ -105,6 +139,30 @@ class ResolveTest(parameterized.TestCase):
     _with_tuned(self, 'own', {'fm+gates': {'learning_rate': 3.0}}, 'own.toml')
     values = settings_lib.resolve(autofis.get_config('my/own.toml'))
     self.assertEqual(values['train']['learning_rate'], 3.0)
+
+  def test_values_of_one_split_are_not_for_another(self):
+    _with_tuned(self, 'movielens_1m', {'fm': {'learning_rate': 3.0}})
+    settings_lib._log_once.cache_clear()
+    config = autofis.get_config('movielens_1m')
+    found = settings_lib.resolve(config)['control_train']['base']
+    self.assertEqual(found['learning_rate'], 3.0)
+    config.data.max_rows = 100
+    found = settings_lib.resolve(config)['control_train']['base']
+    self.assertEqual(found['learning_rate'], 3.0)
+    config.data.split = 'ratio'
+    with self.assertLogs(level='INFO') as logs:
+      for _ in range(2):
+        found = settings_lib.resolve(config)['control_train']['base']
+        self.assertEqual(found['learning_rate'], 1e-3)
+    (line,) = logs.output
+    self.assertIn("split is 'time', now 'ratio'", line)
+    self.assertIn('movielens_1m.json is not used', line)
+
+  def test_a_damaged_file_of_tuned_values_is_named(self):
+    _with_tuned(self, 'frappe', {})
+    (settings_lib.TUNED / 'frappe.json').write_text('{"chosen": {')
+    with self.assertRaisesRegex(errors.ConfigError, 'does not hold tuned'):
+      settings_lib.resolve(autofis.get_config('frappe'))
 
   def test_options_of_a_data_set_are_those_of_its_loader(self):
     data = autofis.get_config('criteo').data

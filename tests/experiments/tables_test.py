@@ -1,17 +1,18 @@
 """Tables over seeds, grids and benchmarks, by their commands."""
 
 import csv
+import fcntl
 import json
 import pathlib
 import subprocess
 import sys
 
-from absl.testing import absltest
+from absl.testing import absltest, parameterized
 import numpy as np
 
 from experiments import cells as cells_lib
+from experiments import cli, tables
 from experiments import settings as settings_lib
-from experiments import tables
 
 _ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -47,6 +48,19 @@ def get_config(argument='x'):
   }
   return config_dict.ConfigDict(
     {'rows': rows, 'seeds': (1, 2), 'reference': 'fde4'}, convert_dict=False)
+"""
+
+
+_STATES = """
+from ml_collections import config_dict
+
+def get_config(argument='x'):
+  rows = {
+    name: {'config': 'fde.py:planted,tiny', 'set': {'model': 'fm'}}
+    for name in ('good', 'old', 'cut', 'runs')
+  }
+  return config_dict.ConfigDict(
+    {'rows': rows, 'seeds': (1,)}, convert_dict=False)
 """
 
 
@@ -191,6 +205,53 @@ class SummaryTest(absltest.TestCase):
       self.assertEqual(summary['done'], len(self.reports))
     self.assertLen(summary['groups'][0]['differences'], 6)
 
+  def test_means_are_over_the_same_seeds(self):
+    # Seed 2 is easier, and X lacks it; seeds 3 and 4 are of one row each.
+    self.reports = {
+      ('fm+fde8', 1): _report(0.80, 800),
+      ('fm+fde8', 2): _report(0.90, 800),
+      ('fm+fde2', 1): _report(0.78, 200),
+      ('fm+fde2', 2): _report(0.88, 200),
+      ('fm+fde2', 4): _report(0.10, 200),
+      ('fm+y', 1): _report(0.81, 900),
+      ('fm+y', 2): _report(0.91, 900),
+      ('fm+x', 1): _report(0.79, 100),
+      ('fm+x', 3): _report(0.99, 100),
+    }
+    (group,) = self._summary((1, 2, 3, 4))['groups']
+    headings, rows = tables.figures(group)
+    lines = {row[0]: dict(zip(headings, row)) for row in rows}
+    self.assertStartsWith(lines['FDE(2)']['test AUC'], '0.83000 ')
+    self.assertEqual(lines['FDE(2)']['seeds'], '2')
+    self.assertStartsWith(lines['X']['test AUC'], '0.89000 ')
+    self.assertEqual(lines['X']['seeds'], '2, incomplete')
+    # It would be at the top of the plot.
+    self.assertEqual(
+      [p['name'] for p in group['points']], ['FDE(8)', 'FDE(2)', 'Y']
+    )
+    self.assertEqual(lines['X']['Pareto front'], '')
+    self.assertEqual(lines['Y']['Pareto front'], 'yes')
+    self.assertIn('incomplete', tables.NOTES[0])
+
+  def test_rows_without_a_common_seed_are_all_incomplete(self):
+    self.reports = {
+      ('fm+fde8', 1): _report(0.80, 800),
+      ('fm+fde2', 2): _report(0.88, 200),
+      ('fm+x', 3): _report(0.79, 100),
+    }
+    (group,) = self._summary((1, 2, 3))['groups']
+    self.assertEmpty(group['points'])
+    self.assertEmpty(group['front'])
+    self.assertFalse(any(line['complete'] for line in group['figures']))
+
+  def test_uncorrected_p_values_are_in_brackets(self):
+    (group,) = self._summary()['groups']
+    for _, headings, rows in tables.families(group):
+      lines = {row[0]: dict(zip(headings, row)) for row in rows}
+      self.assertRegex(lines['FDE(2)']['p, seeds'], r'^\(.*\)$')
+      self.assertRegex(lines['X']['p, seeds'], r'^[0-9.e-]+$')
+      self.assertEqual(lines['FDE(2)']['verdict'], 'control')
+
   def test_nothing_finished_is_a_table_of_gaps(self):
     self.reports = {}
     summary = self._summary()
@@ -207,7 +268,8 @@ class SummaryTest(absltest.TestCase):
     )
     self.assertLen(_csv(self.workdir / 'cells.csv'), 6)
     lines = _csv(self.workdir / 'differences.csv')
-    self.assertEqual({x['verdict'] for x in lines}, {'better', 'worse'})
+    verdicts = {x['method']: x['verdict'] for x in lines}
+    self.assertEqual(verdicts, {'FDE(2)': 'control', 'X': 'better'})
     self.assertLen(lines, 6)
 
   def test_cells_have_sizes_before_and_after(self):
@@ -263,7 +325,7 @@ class SummaryTest(absltest.TestCase):
     self.assertEqual(lines[1]['products kept'], '')
 
 
-class CompareTest(absltest.TestCase):
+class CompareTest(parameterized.TestCase):
   def test_a_failed_cell_stops_no_other_and_finished_ones_stay(self):
     root = pathlib.Path(self.create_tempdir().full_path)
     (root / 'table.py').write_text(_TABLE)
@@ -297,6 +359,52 @@ class CompareTest(absltest.TestCase):
     self.assertEqual(part.returncode, 0, part.stderr)
     self.assertEqual((root / 'out' / 'table.md').read_text(), table)
 
+  def test_states_are_told_apart(self):
+    root = pathlib.Path(self.create_tempdir().full_path)
+    (root / 'table.py').write_text(_STATES)
+    arguments = f'--config={root}/table.py', f'--workdir={root}/out'
+    config = cli.read_config(f'{root}/table.py').to_dict()
+    found = cells_lib.make(cells_lib.rows(config), [1], root / 'out')
+    for cell, auc in zip(found[:3], (0.8, 0.7, float('nan'))):
+      _finish(cell, _report(auc))
+    path = found[1].workdir / 'config.json'
+    path.write_text(path.read_text().replace('"seed": 1', '"seed": 5'))
+    found[3].workdir.mkdir(parents=True)
+    with open(found[3].workdir / 'log.txt', 'w') as log:
+      fcntl.flock(log, fcntl.LOCK_EX)
+      dry = _run('compare', *arguments, '--dry_run')
+      done = _run('compare', *arguments)
+    lines = dry.stdout.splitlines()
+    self.assertStartsWith(lines[0], 'done, took ')
+    for line, state in zip(lines[1:], ('outdated: ', 'damaged: ', 'running')):
+      self.assertStartsWith(line, f'left alone ({state}')
+    self.assertEqual(
+      lines[4],
+      '0 of 4 cells to do; left alone: 1 outdated, 1 damaged, 1 running.',
+    )
+    self.assertEqual(done.returncode, 1)
+    for part in (
+      '1 of 4 cells are outdated',
+      '1 of 4 cells are damaged',
+      '1 of 4 cells are run by another command',
+    ):
+      self.assertIn(part, done.stderr)
+    self.assertNotIn('failed', done.stderr)
+    table = (root / 'out' / 'table.md').read_text()
+    self.assertIn('- cut, seed 1: damaged: report.json (test AUC of', table)
+    self.assertIn(f'delete {found[2].workdir} to run it again', table)
+    self.assertIn('- runs, seed 1: running now', table)
+    page = (root / 'out' / 'compare.html').read_text()
+    self.assertIn('cells damaged', page)
+    self.assertNotIn('cells failed', page)
+
+  @parameterized.parameters('2021,2021', '-1')
+  def test_senseless_seeds_are_refused(self, seeds):
+    config = '--config=experiments/configs/embedding_table.py:frappe'
+    done = _run('compare', config, '--workdir=nowhere', f'--seeds={seeds}')
+    self.assertEqual(done.returncode, 1)
+    self.assertIn(f'--seeds is {seeds!r}; expected whole', done.stderr)
+
   def test_a_config_of_one_run_is_no_table(self):
     config = '--config=experiments/configs/fde.py:planted'
     done = _run('compare', config, '--workdir=nowhere')
@@ -304,7 +412,15 @@ class CompareTest(absltest.TestCase):
     self.assertIn('experiments.run', done.stderr)
 
 
-class TuneTest(absltest.TestCase):
+class TuneTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('learning_rates', 'abc'), ('l2', ''), ('dropout', '1')
+  )
+  def test_a_grid_that_is_none_is_refused(self, flag, value):
+    done = _run('tune', f'--{flag}={value}')
+    self.assertEqual(done.returncode, 1)
+    self.assertIn(f'--{flag} is {value!r}; expected numbers', done.stderr)
+
   def test_same_grid_for_all_chosen_on_validation_and_resumed(self):
     output = pathlib.Path(self.create_tempdir().full_path) / 'tuned.json'
     arguments = (

@@ -373,6 +373,17 @@ class HtmlTest(absltest.TestCase):
     self.assertEqual(page.row('best possible (true logits)')[1], '0.85000')
     self.assertIn('1 of 1', page.text)
 
+  def test_no_gap_is_none_that_is_closed(self):
+    result, *_ = _values('abcd', [('a', 'b')])
+    control = result['controls']['base']
+    # (0.6 - 0.44) of (0.6 - 0.4).
+    self.assertAlmostEqual(report.gap_closed(result, control), 0.8)
+    for best in (0.6, 0.7):
+      result['bayes']['test']['logloss'] = best
+      self.assertIsNone(report.gap_closed(result, control))
+    del result['bayes']
+    self.assertIsNone(report.gap_closed(result, control))
+
   def test_a_run_without_search_has_neither_gates_nor_controls(self):
     result, metrics, architecture, config = _values('abcd')
     for key in ('controls', 'search'):

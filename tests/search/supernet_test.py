@@ -41,8 +41,8 @@ def _gates(split, tx=None, period=1, warmup=0):
   return selector._replace(split=split, schedule=base.Schedule(period, warmup))
 
 
-def _setup(selector, mode='none'):
-  architecture = spaces.build('fm', _SCHEMA, dim=3, pairs='open')
+def _setup(selector, mode='none', name='fm', **options):
+  architecture = spaces.build(name, _SCHEMA, dim=3, pairs='open', **options)
   options = settings_lib.Settings(
     table_optimizer='sgd', learning_rate=0.05, batch_size=16, parallel=mode
   )
@@ -255,6 +255,36 @@ class PolicyTest(absltest.TestCase):
     np.testing.assert_allclose(
       shares @ jnp.stack(moves), exact, rtol=1e-3, atol=1e-6
     )
+
+  def test_rewards_of_an_update_differ_by_choices_alone(self):
+    """Draws that are equal are rewarded alike, whatever dropout does."""
+
+    def sample(gates, memory, batch, phase, step, key):
+      del memory, batch, phase, step, key
+      return base.Draw({'pairs': {'gate': jnp.ones_like(gates)}}, gates.sum())
+
+    def observe(memory, train, seen):
+      del memory
+      return seen.rewards, train
+
+    selector = base.Selector(
+      lambda choice, key, train: (jnp.zeros(6), jnp.zeros(3)),
+      sample,
+      observe,
+      None,
+      optax.sgd(1.0),
+      split='valid',
+      samples=3,
+      reward=lambda logits, batch: logits.mean(),
+    )
+    options = {'name': 'deepfm', 'hidden': (8,), 'dropout': 0.5}
+    state, step, _ = _setup(selector, **options)
+    step, rewards = jax.jit(step), []
+    for i in range(2):
+      state, _ = step(state, (_batch(i), _batch(9)))
+      rewards.append(np.asarray(state.memory['interactions']))
+    self.assertLess(np.ptp(rewards[1]), 1e-6)
+    self.assertGreater(abs(rewards[0][0] - rewards[1][0]), 1e-3)
 
 
 class ParallelSearchTest(parameterized.TestCase):

@@ -7,7 +7,7 @@ from unittest import mock
 from absl.testing import absltest
 import numpy as np
 
-from jax_autorec import errors
+from jax_autorec import errors, files
 from jax_autorec.train import records
 
 
@@ -99,9 +99,9 @@ class LinesTest(absltest.TestCase):
 
   def test_whole_lines_are_read_and_not_written_again(self):
     before = self.path.stat().st_ino
-    with mock.patch.object(records.os, 'replace') as replace:
+    with mock.patch.object(records.files, 'write_text') as write:
       self.assertEqual(self._trials(), [1, 2, 3])
-    replace.assert_not_called()
+    write.assert_not_called()
     self.assertEqual(self.path.stat().st_ino, before)
 
   def test_a_cut_line_goes_and_the_next_one_takes_its_place(self):
@@ -119,12 +119,7 @@ class LinesTest(absltest.TestCase):
     whole = self.path.read_bytes()
     self.path.write_bytes(whole[:-3])
     full = OSError(28, 'No space left on device')
-
-    def half(path, text, encoding):
-      path.write_bytes(text.encode(encoding)[:5])
-      raise full
-
-    with mock.patch.object(pathlib.Path, 'write_text', half):
+    with mock.patch.object(files.os, 'replace', side_effect=full):
       with self.assertRaisesRegex(errors.CheckpointError, 'No space.*again'):
         records.Lines(self.path)
     self.assertEqual(self.path.read_bytes(), whole[:-3])
