@@ -19,10 +19,10 @@ the references).
 """
 
 import collections
+import json
 import pathlib
 import re
 import shlex
-import sys
 
 from absl import flags
 
@@ -108,7 +108,28 @@ def _dry_run(cells, everything) -> None:
   print(text + '.')
 
 
-def _page(summary, command: str) -> dict:
+def _made(cells) -> list[tuple[str, str]]:
+  """How the tables came about, see `report.how_made`."""
+  from jax_autorec import report
+
+  # What makes the whole table, whichever part of it was run the last.
+  given = flags.FLAGS['config']
+  arguments = [
+    f'--config={given.config_filename}',
+    *(f'--config.{key}={v}' for key, v in given.override_values.items()),
+    f'--data_dir={_DATA_DIR.value}',
+    f'--workdir={_WORKDIR.value}',
+  ]
+  command = shlex.join(['python', '-m', 'experiments.compare', *arguments])
+  reports = [
+    (json.loads(c.report.read_text('utf-8')), c.report.stat().st_mtime)
+    for c in cells
+  ]
+  seeds = sorted({cell.seed for cell in cells})
+  return report.how_made(reports, seeds, command)
+
+
+def _page(summary, made) -> dict:
   """What `report.render_comparison` shows of a summary."""
   from experiments import tables
 
@@ -149,11 +170,11 @@ def _page(summary, command: str) -> dict:
     'is_tiny': summary['tiny'],
     'tiles': tiles,
     'groups': groups,
-    'notes': [*tables.NOTES, 'Set off: the Pareto front.'],
+    'notes': [*tables.notes(summary), 'Set off: the Pareto front.'],
     'tests': tables.TESTS,
     'within': (headings, rows) if rows else None,
     'missing': tables.missing(summary),
-    'command': command,
+    'made': made,
   }
 
 
@@ -188,10 +209,12 @@ def main(argv: list[str]) -> None:
   everything = cells_lib.known(rows, table['seeds'], workdir)
   summary = tables.summarize(everything, table.get('reference'))
   tables.write_csv(workdir, summary)
+  made = _made([cell for cell in everything if cell.is_done])
   text = tables.markdown(summary)
+  lines = [f'- {name}: {value}\n' for name, value in made]
+  text += f'\n## How this was made\n\n{"".join(lines)}'
   files.write_text(workdir / 'table.md', text)
-  command = shlex.join(['python', '-m', 'experiments.compare', *sys.argv[1:]])
-  page = report.render_comparison(_page(summary, command))
+  page = report.render_comparison(_page(summary, made))
   files.write_text(workdir / 'compare.html', page)
   print(text)
   print(f'Page: {workdir / "compare.html"}')

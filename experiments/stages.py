@@ -2,20 +2,18 @@
 
 from collections.abc import Mapping
 import dataclasses
-import hashlib
 import json
 import pathlib
 import time
 from typing import Any
 
 from absl import logging
-import numpy as np
 
 from experiments import methods, recovery, reports, streams
 from experiments import settings as settings_lib
 from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
-from jax_autorec import errors, files, pipeline
+from jax_autorec import errors, pipeline
 from jax_autorec import report as report_lib
 from jax_autorec.data import datasets
 
@@ -138,11 +136,8 @@ def run(
     print(f'Retrained: {workdir}')
     return
   tests = _evaluate(models, data, settings, workdir)
-  model_path = pipeline.save(models['retrain'], workdir / 'model')
-  report = _report(values, data, models, tests, derived)
-  report['bytes']['model'] = sum(
-    path.stat().st_size for path in model_path.parent.glob('*.npz')
-  )
+  file = reports.save(models['retrain'], workdir)
+  report = _report(values, data, models, tests, derived, file)
   others = [m.info['seconds'] for s, m in models.items() if s != 'retrain']
   report['seconds'] = seconds | {'controls': sum(others)}
   report['command'], report['machine'] = command, machine
@@ -305,41 +300,30 @@ def _evaluate(models, data, settings, workdir):
     logits = pipeline.predictions(model, data.test, settings.batch_size)
     tests[stage] = pipeline.measure(data.test, logits)
     if stage == 'retrain':
-      _write_predictions(workdir / 'predictions.npz', data.test, logits)
+      reports.write_predictions(workdir / 'predictions.npz', data.test, logits)
   reports.write_json(path, tests)
   return tests
 
 
-def _write_predictions(path, split, logits):
-  """Logits float32 [R], labels uint8 [R] and weights, if rows have any."""
-  labels = np.asarray(split.labels, np.uint8)
-  arrays = {'logits': logits, 'labels': labels}
-  if split.weights is not None:
-    arrays['weights'] = np.asarray(split.weights)
-  # Runs of equal fingerprint are of the same rows, in the same order.
-  rows = hashlib.sha256(np.ascontiguousarray(split.ids))
-  for array in (np.asarray(split.numeric), labels):
-    rows.update(np.ascontiguousarray(array))
-  with files.replacing(path) as file:
-    np.savez_compressed(file, rows=rows.hexdigest(), **arrays)
+def _sizes(model, file, searched=None):
+  """What was held while searching, while training, and to serve."""
+  sizes = {'trained': model.info['size'], 'derived': model.size(file)}
+  return ({'searched': searched} if searched else {}) | sizes
 
 
-def _size(model: pipeline.Model) -> dict[str, Any]:
-  """What a model holds, and what training it took."""
-  architecture = model.architecture
-  return {
-    'embedding_params': architecture.embedding_params,
-    'first_order_params': architecture.first_order_params,
-    'projection_params': architecture.projection_params,
-    'codebook_params': architecture.codebook_params,
-    'ep_total': architecture.ep_total,
-    'total_params': model.total_params,
-    'bytes': {'index': architecture.index_bytes, **model.info['bytes']},
-  }
+def _not_searched(derived) -> str:
+  """Why there is no size of a search."""
+  if derived.trials:
+    return (
+      'Every proposal was a closed model, trained by itself: nothing larger '
+      'than the largest of them was held.'
+    )
+  return 'Nothing is searched.'
 
 
-def _report(values, data, models, tests, derived):
+def _report(values, data, models, tests, derived, file):
   model = models['retrain']
+  searched = derived.info.get('size')
   report = {
     'method': values['method'],
     'dataset': values['data']['name'],
@@ -352,7 +336,9 @@ def _report(values, data, models, tests, derived):
       stage.removeprefix('control:'): {
         'test': tests[stage],
         'valid': control.valid,
-        **_size(control),
+        **reports.size(
+          _sizes(control, reports.file_bytes(control)), control.total_params
+        ),
         'seconds': control.info['seconds'],
         'examples_per_second': control.info['examples_per_second'],
       }
@@ -360,7 +346,7 @@ def _report(values, data, models, tests, derived):
       if stage != 'retrain'
     },
     'architecture': derived.architecture.to_dict(),
-    **_size(model),
+    **reports.size(_sizes(model, file, searched), model.total_params),
     'examples_per_second': model.info['examples_per_second'],
     'rows': dict(data.counts),
     'splits': {
@@ -371,12 +357,14 @@ def _report(values, data, models, tests, derived):
     'versions': reports.versions(),
   }
   space, architecture = derived.space, derived.architecture
+  if not searched:
+    report['not_searched'] = _not_searched(derived)
   if 'code_entropy' in model.info:
     report['code_entropy'] = dict(model.info['code_entropy'])
   if derived.info:
     report['search'] = {
       'embedding_params': space.embedding_params,
-      **{k: v for k, v in derived.info.items() if k != 'valid'},
+      **{k: v for k, v in derived.info.items() if k != 'size'},
     }
     if _terms(space, is_open=True):
       report['search'] |= {

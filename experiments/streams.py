@@ -11,10 +11,15 @@ import numpy as np
 from experiments import methods, reports
 from experiments import settings as settings_lib
 from jax_autorec import data as data_lib
-from jax_autorec import errors, pipeline
+from jax_autorec import errors, fields, pipeline
+from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.train import settings as train_settings
 
 _TEST_SHARE = 0.25  # The last rows, as in ESAPN's data.
+
+# Key of the metrics of the rows before those. Nothing is chosen on them: a
+# method learns from every row once it has predicted it.
+BEFORE = 'before_last_quarter'
 
 
 def _stream(values, data) -> data_lib.Dataset:
@@ -30,6 +35,11 @@ def _stream(values, data) -> data_lib.Dataset:
   )
 
 
+def _first_of_test(rows: dataset_lib.Split) -> int:
+  """The first row of the last quarter, which is reported as test."""
+  return round(rows.num_rows * (1 - _TEST_SHARE))
+
+
 def _check_labels(stream: data_lib.Dataset) -> None:
   """Refuses a stream that no AUC can be computed on, before it is run.
 
@@ -37,13 +47,27 @@ def _check_labels(stream: data_lib.Dataset) -> None:
     DataError: where all labels, or all of the last rows, are the same.
   """
   labels = np.asarray(stream.train.labels)
-  last = labels[round(len(labels) * (1 - _TEST_SHARE)) :]
+  last = labels[_first_of_test(stream.train) :]
   if not len(last) or last.min() == last.max():
     raise errors.DataError(
       f'The last {len(last)} of {len(labels)} rows of the stream, which are '
       'reported as test, need labels of both classes: take more rows '
       '(data.max_rows), or another threshold of the label.'
     )
+
+
+def _runs(values, task):
+  """Name of a run -> what it runs; the result first."""
+  runs = methods.METHODS[values['method']].online(task)
+  only = values['search']['only']
+  if not only:
+    return runs
+  if only not in runs:
+    raise errors.ConfigError(
+      f'search.only is {only!r}; expected one of {", ".join(runs)}, or nothing '
+      f'for all.{errors.nearest(only, runs)}'
+    )
+  return {only: runs[only]}
 
 
 def run(
@@ -57,6 +81,8 @@ def run(
   machine: str,
 ) -> None:
   """Runs the method, then its controls; writes report.json.
+
+  With `search.only` one of them alone, which then is the result.
 
   Args:
     values: resolved config of a method with `Method.online`.
@@ -78,10 +104,10 @@ def run(
     seed=values['seed'],
   )
   loss, entries, streamed = values['search']['loss'], {}, {}
-  for name, (space, online) in (
-    methods.METHODS[values['method']].online(task).items()
-  ):
-    is_result = name == values['method']
+  runs = _runs(values, task)
+  method = next(iter(runs))
+  for name, (space, online) in runs.items():
+    is_result = name == method
     found = pipeline.run_stream(
       space,
       online,
@@ -93,30 +119,42 @@ def run(
       stage='stream' if is_result else f'control:{name}',
     )
     model = pipeline.settle(found, settings) if online.derive else None
-    entries[name] = _entry(found, model, stream.train, loss)
-    streamed[name] = found
-    logging.info('%s: %s', name, _short(entries[name]['stream']))
+    architecture = model.architecture if model else found.space
+    file = 0
     if is_result:
-      model.architecture.save(workdir)
-      model_path = pipeline.save(model, workdir / 'model')
-      entries[name]['bytes']['model'] = sum(
-        path.stat().st_size for path in model_path.parent.glob('*.npz')
-      )
-      entries[name]['architecture'] = model.architecture.to_dict()
+      architecture.save(workdir)
+      file = reports.save(model, workdir) if model else 0
       if last in ('search', 'derive'):
         print(f'Derived: {workdir / "architecture.json"}')
         return
-  result = entries.pop(values['method'])
+    elif model:
+      file = reports.file_bytes(model)
+    entries[name] = _entry(found, model, file, stream.train, loss)
+    streamed[name] = found
+    logging.info('%s: %s', name, _short(entries[name]['stream']))
+    if is_result:
+      entries[name]['architecture'] = architecture.to_dict()
+      first = _first_of_test(stream.train)
+      reports.write_predictions(
+        workdir / 'predictions.npz',
+        stream.train.tail(first),
+        found.logits[first:],
+      )
+  result = entries.pop(method)
   times = {name: entry['seconds'] for name, entry in entries.items()}
   report = {
-    'method': values['method'],
+    'method': method,
     'dataset': values['data']['name'],
     'model': values['model'],
     'seed': values['seed'],
     'tiny': values['tiny'],
     **result,
     'controls': entries,
-    'frequency': _by_frequency(streamed, stream, values['method']),
+    'frequency': _by_frequency(streamed, stream, method),
+    'not_searched': (
+      'The method chooses while it trains: what was trained is what was '
+      'searched.'
+    ),
     'rows': dict(data.counts),
     'splits': {'stream': stream.train.num_rows},
     'versions': reports.versions(),
@@ -135,35 +173,27 @@ def _short(metrics):
   )
 
 
-def _entry(found, model, rows, loss) -> dict[str, Any]:
+def _entry(found, model, file, rows, loss) -> dict[str, Any]:
   """What one run over the stream came to."""
-  first = round(rows.num_rows * (1 - _TEST_SHARE))
+  first = _first_of_test(rows)
   part = lambda *ends: pipeline.prequential(rows, found.logits, loss, *ends)
-  trained = found.space
-  held = {
-    'bytes': {f'{k}, training': v for k, v in found.info['bytes'].items()}
-  }
-  if model is None:
-    sizes = trained.embedding_params, trained.ep_total
+  sizes = {'trained': found.info['size']}
+  if model:
+    sizes['derived'] = model.size(file)
+    total = model.total_params
+  else:
     params = found.state.train.params, found.state.train.tables
     # What is kept per id is as needed for a prediction as a row is.
-    kept = found.online.kept(found.state.own)
-    kept = sum(x.size for x in jax.tree.leaves(kept))
-    sizes = sizes[0] + kept, sizes[1] + kept
+    kept = jax.tree.leaves(found.online.kept(found.state.own))
+    kept = sum(x.size for x in kept)
     total = sum(x.size for x in jax.tree.leaves(params)) + kept
-  else:
-    sizes = model.architecture.embedding_params, model.architecture.ep_total
-    total = model.total_params
-    kept = model.info['bytes']
-    held['bytes'] |= {f'{k}, derived': v for k, v in kept.items()}
+    for key in ('vectors_total', 'ep_total'):
+      sizes['trained'] |= {key: sizes['trained'][key] + kept}
   return {
     'test': part(first),
-    'valid': part(0, first),
+    BEFORE: part(0, first),
     'stream': part(),
-    'embedding_params': sizes[0],
-    'ep_total': sizes[1],
-    'total_params': total,
-    **held,
+    **reports.size(sizes, total),
     'seconds': found.info['seconds'],
     'examples_per_second': found.info['examples_per_second'],
   }
@@ -173,9 +203,12 @@ def _by_frequency(streamed, stream, method) -> dict[str, dict[str, Any]]:
   """Per entity what frequent ids got, by octave.
 
   'widths': of ids by how often they came in all; 'accuracies': of rows by how
-  often their id had come before, from 0 on.
+  often their id had come before, from 0 on. Empty for a method that gives rows
+  no width of their own.
   """
   rows, found = stream.train, streamed[method]
+  if not isinstance(found.space.choice, fields.GrowingRows):
+    return {}
   dims = np.array(found.space.choice.dims)
   labels = np.asarray(rows.labels) == 1
   result = {}

@@ -19,6 +19,7 @@ from experiments import cells as cells_lib
 from experiments import differences
 from jax_autorec import comparison, files, metrics
 from jax_autorec import report as report_lib
+from jax_autorec.architecture import SIZE_NAMES, SIZE_NOTE
 
 RESULT = 'result'
 
@@ -44,9 +45,11 @@ COLUMNS = (
   Column('auc', 'test AUC', 5),
   Column('logloss', 'test logloss', 5),
   Column('valid_auc', 'valid AUC', 5, False),
-  Column('vectors', 'vectors', 0),
-  Column('ep_total', 'all embedding parameters', 0),
-  Column('total_params', 'parameters', 0),
+  Column('stream_loss', 'loss, whole stream', 5),
+  Column('stream_accuracy', 'accuracy, whole stream', 5),
+  Column('vectors', SIZE_NAMES['vector_params'], 0),
+  Column('ep_total', SIZE_NAMES['ep_total'], 0),
+  Column('total_params', SIZE_NAMES['total_params'], 0),
   Column('bytes', 'bytes', 0, False),
   Column('search_seconds', 'search, s', 1, False),
   Column('train_seconds', 'training, s', 1, False),
@@ -63,11 +66,15 @@ NOTES = (
   'Mean and sample standard deviation over the seeds that at least half of the '
   'rows of a table have. A row that lacks one of them is marked incomplete: it '
   'is over its own seeds, and in neither the plot nor the Pareto front.',
-  'Vectors: entries of the tables, without first-order weights. All embedding '
-  'parameters: those too, with projections, codebooks and codes in bits / 32. '
-  'Bytes: of the saved model.',
-  'Sizes are compared, and drawn, by all embedding parameters but the '
-  'first-order weights.',
+  f'{SIZE_NOTE} Bytes: of the saved model.',
+  'Sizes are compared, and drawn, by vectors in all: first-order weights do '
+  'not count.',
+)
+
+STREAM_NOTE = (
+  'Of a stream: test is its last quarter, valid all rows before, on which '
+  'nothing but the best reference is chosen. Each row was predicted before it '
+  'was learnt from.'
 )
 
 TESTS = (
@@ -101,7 +108,9 @@ def entries(cell: cells_lib.Cell) -> list[dict[str, Any]]:
       'tiny': report['tiny'],
     }
     line |= {key: model['test'][key] for key in ('auc', 'logloss')}
-    line['valid_auc'] = model['valid']['auc']
+    line['valid_auc'] = cells_lib.metrics_before_test(model)['auc']
+    for key in ('loss', 'accuracy'):
+      line[f'stream_{key}'] = model.get('stream', {}).get(key)
     first_order = model.get('first_order_params')
     for key in ('embedding_params', 'ep_total', 'total_params'):
       line[key] = model.get(key)
@@ -111,6 +120,7 @@ def entries(cell: cells_lib.Cell) -> list[dict[str, Any]]:
       line['vectors'] = model['embedding_params'] - first_order
       line['size'] = model['ep_total'] - first_order
     line['bytes'] = report.get('bytes', {}).get('model') if is_result else None
+    line |= _sizes(model.get('sizes', {}))
     times = report.get('seconds', {})
     line['search_seconds'] = times.get('search') if is_result else None
     line['train_seconds'] = (
@@ -128,6 +138,24 @@ def entries(cell: cells_lib.Cell) -> list[dict[str, Any]]:
       line[key] = found.get(key)
     lines.append(line)
   return lines
+
+
+def _sizes(sizes) -> dict[str, float | None]:
+  """Columns of what was held while searching, while training, and to serve."""
+  found = {}
+  for stage in ('searched', 'trained', 'derived'):
+    size = sizes.get(stage, {})
+    found[f'{stage}_ep_total'] = size.get('ep_total')
+    for key in ('tables', 'optimizer', 'file'):
+      found[f'{stage}_{key}_bytes'] = size.get('bytes', {}).get(key)
+  return found
+
+
+def notes(summary: Mapping[str, Any]) -> tuple[str, ...]:
+  """Lines below the figures."""
+  lines = summary['entries']
+  streams = any(line['stream_loss'] is not None for line in lines)
+  return NOTES + ((STREAM_NOTE,) if streams else ())
 
 
 def spread(values: Sequence[float], digits: int, with_std: bool = True) -> str:
@@ -407,7 +435,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
     if group['differences']:
       text += ['', TESTS]
   if summary['groups']:
-    text += ['', ' '.join(NOTES)]
+    text += ['', ' '.join(notes(summary))]
   headings, rows = within(summary)
   if rows:
     text += ['', '## Within a run', '', *_lines(headings, rows)]

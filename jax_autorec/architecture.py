@@ -25,6 +25,23 @@ TARGETS = ('logit', 'head')
 NORMS = ('none', 'batch', 'layer')
 ACTIVATIONS = ('relu', 'tanh')
 
+# What pages and tables call sizes; each is a property of that name, of an
+# architecture or (the last) of a model.
+SIZE_NAMES = {
+  'vector_params': 'vectors',
+  'first_order_params': 'first-order weights',
+  'embedding_params': 'embedding parameters',
+  'vectors_total': 'vectors in all',
+  'ep_total': 'embedding parameters in all',
+  'total_params': 'trained parameters',
+}
+SIZE_NOTE = (
+  'Vectors: entries of their tables. Embedding parameters: those and '
+  'first-order weights. In all: with projections, codebooks and, in bits / 32, '
+  'codes, patterns and permutations. Trained parameters: of the whole model; '
+  'codes, patterns and permutations are not trained.'
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class FactorizationMachine:
@@ -221,9 +238,11 @@ class Architecture:
     plans = [plan for plan in self.categorical if plan.quantizer]
     if not plans:
       return
-    if self.choice is not None or 'order3' in self.views:
+    views = self.views
+    if self.choice is not None or 'main' not in views or 'order3' in views:
       raise errors.ConfigError(
-        'Quantised fields have neither open widths nor products of order 3.'
+        'Quantised fields have neither open widths nor products of order 3, '
+        f'and need vectors; the views are {", ".join(views)}.'
       )
     if len({plan.quantizer.packed for plan in plans}) > 1:
       raise errors.ConfigError(
@@ -313,7 +332,7 @@ class Architecture:
   def codebooks(self) -> dict[str, tuple[FieldPlan, ...]]:
     """Name -> the quantised fields whose codebooks are of one shape."""
     stacks: dict[str, tuple[FieldPlan, ...]] = {}
-    for plan in self.categorical if 'main' in self.views else ():
+    for plan in self.categorical:
       if plan.quantizer:
         stack = plan.quantizer.stack(plan.dim)
         stacks[stack] = (*stacks.get(stack, ()), plan)
@@ -336,54 +355,78 @@ class Architecture:
 
   @property
   def embedding_params(self) -> int:
-    """Entries of all tables, first order included; no projections."""
+    """Entries of all tables: `vector_params` and `first_order_params`."""
     return sum(table.num_rows * table.dim for table in self.tables)
 
   @property
   def first_order_params(self) -> int:
-    """Entries of the first-order table, a part of `embedding_params`."""
+    """Entries of the first-order table."""
     tables = [table for table in self.tables if table.view == 'first_order']
     return sum(table.num_rows for table in tables)
 
   @property
+  def vector_params(self) -> int:
+    """Entries of the tables of vectors: what papers count."""
+    return self.embedding_params - self.first_order_params
+
+  @property
   def projection_params(self) -> int:
-    """Entries of the maps that bring narrow rows to the common width."""
+    """Entries of the maps that bring narrow rows to the common width.
+
+    0 where an open choice has maps of its own: those are measured
+    (`pipeline.size`).
+    """
+    return sum(map(self._projection_params, self.fields))
+
+  def _projection_params(self, plan: FieldPlan) -> int:
     if self.projection == 'zero_pad' or self.choice is not None:
       return 0
     offset = self.projection == 'affine'
     return len([v for v in self.views if v != 'first_order']) * sum(
       (piece_dim + offset) * self.dim
-      for plan in self.fields
       for piece_dim in _projected(plan)
       if piece_dim < self.dim
     )
 
   @property
   def index_bytes(self) -> int:
-    """Bytes of permutations, patterns and codes that look-ups need."""
-    codes = sum(
-      plan.quantizer.code_bytes
-      for plans in self.codebooks.values()
-      for plan in plans
-      if plan.quantizer.packed and f'{plan.name}.codes' not in self.arrays
-    )
-    return codes + sum(array.nbytes for array in self.constants.values())
+    """Bytes of permutations, patterns and packed codes, which look-ups need."""
+    return sum(plan.index_bytes for plan in self.categorical)
 
   @property
   def codebook_params(self) -> int:
     """Entries of the codebooks of quantised fields."""
-    return sum(
-      plan.quantizer.codebook_params(plan.dim)
-      for plans in self.codebooks.values()
-      for plan in plans
-    )
+    return sum(plan.codebook_params for plan in self.categorical)
+
+  @property
+  def vectors_total(self) -> float:
+    """`vector_params` and all else that vectors need, in float32 entries."""
+    return self.ep_total - self.first_order_params
 
   @property
   def ep_total(self) -> float:
-    """`embedding_params` and all else that vectors need, in float32 entries."""
+    """`embedding_params` and all else that vectors need, in float32 entries.
+
+    That is: projections, codebooks and the index, in bits / 32. What budgets
+    are given in.
+    """
     extra = self.projection_params + self.codebook_params
     extra += self.index_bytes / 4
     return self.embedding_params + extra
+
+  @property
+  def field_sizes(self) -> dict[str, float]:
+    """Field -> its part of `vectors_total`, which is their sum."""
+    sizes = {
+      plan.name: self._projection_params(plan)
+      + plan.codebook_params
+      + plan.index_bytes / 4
+      for plan in self.fields
+    }
+    for table in self.tables:
+      for part in table.parts if table.view != 'first_order' else ():
+        sizes[part.field.name] += part.num_rows * table.dim
+    return sizes
 
   @property
   def constants(self) -> dict[str, np.ndarray]:

@@ -312,6 +312,20 @@ class FieldPlan:
       )
 
   @property
+  def index_bytes(self) -> int:
+    """Bytes of its permutation, pattern or packed codes."""
+    if self.num_values:
+      return self.vocab_size * (-(-self.dim // 8) + 4)
+    if self.quantizer and self.quantizer.packed:
+      return self.quantizer.code_bytes
+    return 4 * self.vocab_size if self.remap else 0
+
+  @property
+  def codebook_params(self) -> int:
+    """Entries of its codebooks."""
+    return self.quantizer.codebook_params(self.dim) if self.quantizer else 0
+
+  @property
   def all_pieces(self) -> tuple[Piece, ...]:
     """The pieces, with the one that None stands for."""
     if self.pieces is None:

@@ -50,8 +50,8 @@ class Model:
     tables: table name -> [R, D].
     batch_stats: running statistics.
     valid: metrics on the validation split of the chosen weights.
-    info: 'seconds', 'steps', 'best_step', 'examples_per_second', 'bytes'; of a
-      packed model also 'code_entropy'.
+    info: 'seconds', 'steps', 'best_step', 'examples_per_second' and 'size', of
+      the training (see `size`); of a packed model also 'code_entropy'.
   """
 
   architecture: arch_lib.Architecture
@@ -63,8 +63,23 @@ class Model:
 
   @property
   def total_params(self) -> int:
-    """Trained scalars: tables and everything else."""
+    """Trained scalars: tables and everything else.
+
+    Codes, patterns and permutations are not trained: a packed or sparse model
+    can have fewer than its architecture's `ep_total`, which counts them in
+    float32 entries (`index_bytes` / 4).
+    """
     return sum(x.size for x in jax.tree.leaves((self.params, self.tables)))
+
+  def size(self, file: int = 0) -> dict[str, Any]:
+    """What the model holds by itself, see `size`.
+
+    Args:
+      file: bytes of the files that it is saved in.
+    """
+    return size(
+      self.architecture, self.params, self.tables, self.batch_stats, file=file
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +90,7 @@ class Found:
     space: the open architecture.
     selectors: slot -> selector.
     state: final state of the search.
-    info: 'seconds', 'steps', 'examples_per_second', 'bytes'.
+    info: 'seconds', 'steps', 'examples_per_second', 'size' (see `size`).
     start: seed and standard deviation that fresh tables followed from.
   """
 
@@ -95,7 +110,7 @@ class Streamed:
     online: the method.
     state: final state.
     logits: float32 [R], the prediction of every row before it was learnt from.
-    info: 'seconds', 'steps', 'examples_per_second', 'bytes'.
+    info: 'seconds', 'steps', 'examples_per_second', 'size' (see `size`).
   """
 
   space: arch_lib.Architecture
@@ -318,6 +333,70 @@ def array_bytes(tree: PyTree) -> int:
   )
 
 
+def size(
+  architecture: arch_lib.Architecture,
+  params: PyTree,
+  tables: Mapping[str, Any],
+  batch_stats: PyTree,
+  *,
+  optimizer: PyTree = (),
+  method: PyTree = (),
+  file: int = 0,
+) -> dict[str, Any]:
+  """What is held at one moment: in a search, a training, or to serve.
+
+  Args:
+    architecture: open or closed.
+    params: parameters but for the tables.
+    tables: table name -> [R, D].
+    batch_stats: running statistics.
+    optimizer: state of the weights' optimisers.
+    method: what a search, or an online method, trains and remembers.
+    file: bytes of the checkpoint, or of the saved model.
+
+  Returns:
+    'vector_params', 'first_order_params', 'embedding_params',
+    'projection_params', 'codebook_params', 'vectors_total' and 'ep_total' of
+    the architecture, maps of an open choice included; 'bytes' of 'tables',
+    'dense' (all other weights), 'index', 'optimizer', 'method' and 'file'.
+  """
+  # An open choice has maps of its own, which no plan tells.
+  maps = 0
+  if architecture.choice is not None:
+    own = params.get(model_lib.FIELDS, {})
+    maps = sum(x.size for x in jax.tree.leaves(own))
+  return {
+    'vector_params': architecture.vector_params,
+    'first_order_params': architecture.first_order_params,
+    'embedding_params': architecture.embedding_params,
+    'projection_params': architecture.projection_params + maps,
+    'codebook_params': architecture.codebook_params,
+    'vectors_total': architecture.vectors_total + maps,
+    'ep_total': architecture.ep_total + maps,
+    'bytes': {
+      'tables': array_bytes(tables),
+      'dense': array_bytes((params, batch_stats)),
+      'index': architecture.index_bytes,
+      'optimizer': array_bytes(optimizer),
+      'method': array_bytes(method),
+      'file': file,
+    },
+  }
+
+
+def _train_size(architecture, train, checkpoints, method=()):
+  """Of a training state, and of what else its checkpoints hold."""
+  return size(
+    architecture,
+    train.params,
+    train.tables,
+    train.batch_stats,
+    optimizer=(train.dense_optimizer, train.table_optimizer),
+    method=method,
+    file=checkpoints.bytes_on_disk(),
+  )
+
+
 def retrain(
   architecture: arch_lib.Architecture,
   data: dataset_lib.Dataset,
@@ -398,11 +477,7 @@ def retrain(
     if position.best_step != position.step:
       state, _ = checkpoints.restore_step(position.best_step, state)
     info = _info(position, settings.batch_size)
-    info['bytes'] = {
-      'tables': array_bytes(state.tables),
-      'optimizer': array_bytes((state.dense_optimizer, state.table_optimizer)),
-      'checkpoint': checkpoints.bytes_on_disk(),
-    }
+    info['size'] = _train_size(architecture, state, checkpoints)
   finally:
     records.close()
     checkpoints.close()
@@ -428,8 +503,7 @@ def pack(model: Model) -> Model:
 
   Returns:
     The packed model. In its info 'code_entropy' says per field how evenly the
-    vocabulary uses the centroids, and 'bytes' has, beside those of the
-    training, 'packed_tables', 'codebooks' and 'codes'.
+    vocabulary uses the centroids; 'size' is that of the training still.
   """
   architecture = model.architecture
   queries = [table for table in architecture.tables if table.codebooks]
@@ -438,7 +512,7 @@ def pack(model: Model) -> Model:
   arrays, evenness = dict(architecture.arrays), {}
   params = dict(model.params[model_lib.EMBEDDINGS])
   stats = dict(model.batch_stats[model_lib.EMBEDDINGS])
-  tables, codebooks = dict(model.tables), {}
+  tables = dict(model.tables)
   for table in queries:
     stack = table.codebooks
     module = quantizers.Codebooks(architecture.codebooks[stack])
@@ -450,7 +524,7 @@ def pack(model: Model) -> Model:
       arrays[f'{plan.name}.codes'], evenness[plan.name] = (
         quantizers.encode_field(module, variables, own, place)
       )
-    params[stack] = codebooks[stack] = {'values': params[stack]['values']}
+    params[stack] = {'values': params[stack]['values']}
   arrays = {
     name: array
     for name, array in arrays.items()
@@ -458,12 +532,6 @@ def pack(model: Model) -> Model:
     or not name.startswith(arch_lib.INITIAL)
   }
   architecture = dataclasses.replace(architecture.packed, arrays=arrays)
-  sizes = {
-    **model.info['bytes'],
-    'packed_tables': array_bytes(tables),
-    'codebooks': array_bytes(codebooks),
-    'codes': architecture.index_bytes,
-  }
   return dataclasses.replace(
     model,
     architecture=architecture,
@@ -472,7 +540,7 @@ def pack(model: Model) -> Model:
     batch_stats=_without_empty(
       {**model.batch_stats, model_lib.EMBEDDINGS: stats}
     ),
-    info={**model.info, 'bytes': sizes, 'code_entropy': evenness},
+    info={**model.info, 'code_entropy': evenness},
   )
 
 
@@ -577,18 +645,12 @@ def run_search(
     )
     if plain and position.best_step != position.step:
       state, _ = checkpoints.restore_step(position.best_step, state)
-    on_disk = checkpoints.bytes_on_disk()
+    info = _info(position, settings.batch_size)
+    own = state.arch, state.memory, state.arch_optimizer
+    info['size'] = _train_size(space, state.train, checkpoints, own)
   finally:
     records.close()
     checkpoints.close()
-  info = _info(position, settings.batch_size)
-  info['bytes'] = {
-    'tables': array_bytes(state.train.tables),
-    'optimizer': array_bytes(
-      (state.train.dense_optimizer, state.train.table_optimizer)
-    ),
-    'checkpoint': on_disk,
-  }
   start = seed, settings.table_std
   return Found(space, dict(selectors), state, info, start)
 
@@ -672,14 +734,7 @@ def run_stream(
       observe=lambda state: online.record(jax.device_get(state.own)),
     )
     info = _info(position, size)
-    train = state.train
-    info['bytes'] = {
-      'tables': array_bytes(train.tables),
-      'optimizer': array_bytes((train.dense_optimizer, train.table_optimizer)),
-      'dense': array_bytes((train.params, train.batch_stats)),
-      'method': array_bytes(state.own),
-      'checkpoint': checkpoints.bytes_on_disk(),
-    }
+    info['size'] = _train_size(space, state.train, checkpoints, state.own)
   finally:
     records.close()
     checkpoints.close()
@@ -769,20 +824,13 @@ def settle(
   found = streamed.online.derive(
     streamed.state.own, tools, streamed.state.train
   )
-  info = {
-    'bytes': {
-      'tables': array_bytes(found.tables),
-      'index': found.architecture.index_bytes,
-      'dense': array_bytes((found.params, found.batch_stats)),
-    }
-  }
   return Model(
     found.architecture,
     found.params,
     found.tables,
     found.batch_stats,
     valid={},
-    info=info,
+    info={},
   )
 
 
@@ -808,16 +856,11 @@ def run_population(
     The architecture that was settled on, and all that were scored.
   """
   path = workdir and pathlib.Path(workdir) / 'scored.jsonl'
-  lines = []
-  if path and path.exists():
-    # A kill can leave half a line, of a score that is then taken again.
-    whole = path.read_text('utf-8').split('\n')[:-1]
-    lines = [json.loads(line) for line in whole]
-    path.write_text(''.join(f'{line}\n' for line in whole), 'utf-8')
+  lines = records_lib.Lines(path)
   scored, start = [], time.monotonic()
   while (proposal := population.ask(scored)) is not None:
     number = len(scored)
-    if number == len(lines):
+    if number == len(lines.values):
       model = retrain(
         proposal,
         data,
@@ -838,8 +881,6 @@ def run_population(
       }
       lines.append(line)
       if path:
-        with open(path, 'a', encoding='utf-8') as file:
-          file.write(json.dumps(line) + '\n')
         shutil.rmtree(_stage_directory(workdir, f'trial {number + 1}'))
       logging.info(
         'Trial %d: valid AUC %.5f, %d embedding parameters; %.0f s in all',
@@ -848,21 +889,21 @@ def run_population(
         proposal.embedding_params,
         time.monotonic() - start,
       )
-    elif lines[number]['architecture'] != json.loads(
+    elif lines.values[number]['architecture'] != json.loads(
       json.dumps(proposal.to_dict())
     ):
       raise errors.CheckpointError(
         f'{path} holds the trials of another search. Give another --workdir, '
         'or delete that one.'
       )
-    line = lines[number]
+    line = lines.values[number]
     scored.append(base.Scored(proposal, line['valid'], line['seconds']))
   return Scored(
     population.derive(scored),
-    tuple(lines),
+    tuple(lines.values),
     {
-      'seconds': sum(line['seconds'] for line in lines),
-      'steps': sum(line['steps'] for line in lines),
+      'seconds': sum(line['seconds'] for line in lines.values),
+      'steps': sum(line['steps'] for line in lines.values),
     },
   )
 
@@ -932,16 +973,14 @@ class _Scores:
   """
 
   def __init__(self, workdir, found):
-    self._path = workdir and pathlib.Path(workdir) / 'settled.jsonl'
+    self._lines = records_lib.Lines(
+      workdir and pathlib.Path(workdir) / 'settled.jsonl'
+    )
     text = json.dumps([found.space.to_dict(), int(found.state.train.step)])
     self._start = hashlib.sha256(text.encode())
-    self._known: dict[str, dict[str, float]] = {}
-    if self._path and self._path.exists():
-      # A kill can leave half a line, of a score that is then taken again.
-      whole = self._path.read_text('utf-8').split('\n')[:-1]
-      lines = [json.loads(line) for line in whole]
-      self._known = {line['choice']: line['valid'] for line in lines}
-      self._path.write_text(''.join(f'{line}\n' for line in whole), 'utf-8')
+    self._known: dict[str, dict[str, float]] = {
+      line['choice']: line['valid'] for line in self._lines.values
+    }
 
   def get(self, choices, score):
     """The metrics of choices; `score` takes them where they are new."""
@@ -953,8 +992,5 @@ class _Scores:
     key = digest.hexdigest()
     if key not in self._known:
       self._known[key] = score()
-      if self._path:
-        line = json.dumps({'choice': key, 'valid': self._known[key]})
-        with open(self._path, 'a', encoding='utf-8') as file:
-          file.write(line + '\n')
+      self._lines.append({'choice': key, 'valid': self._known[key]})
     return self._known[key]

@@ -98,6 +98,14 @@ class ArchitectureTest(parameterized.TestCase):
     mixed = dataclasses.replace(fm, fields=tuple(plans))
     self.assertEqual(mixed.embedding_params, 25 * (2 + 8 + 2 + 4) + 100)
     self.assertEqual(mixed.projection_params, (2 + 2 + 4) * 8)
+    self.assertEqual(mixed.vector_params, 25 * (2 + 8 + 2 + 4))
+    self.assertEqual(
+      mixed.vectors_total, 25 * (2 + 8 + 2 + 4) + (2 + 2 + 4) * 8
+    )
+    self.assertEqual(
+      list(mixed.field_sizes.values()),
+      [25 * 2 + 2 * 8, 25 * 8, 25 * 2 + 2 * 8, 25 * 4 + 4 * 8],
+    )
     names = [table.name for table in mixed.tables]
     self.assertEqual(
       names, ['main_dim_2', 'main_dim_4', 'main_dim_8', 'first_order']

@@ -280,18 +280,34 @@ class PackTest(parameterized.TestCase):
   def test_a_packed_model_has_the_size_that_was_planned(self, name):
     model = _trained(name)
     packed = pipeline.pack(model)
-    plan, sizes = packed.architecture, packed.info['bytes']
+    plan, sizes = packed.architecture, packed.size()
     quantized = [f.name for f in plan.categorical if f.quantizer]
     self.assertContainsSubset({'user', 'tags'}, quantized)
     codes = sum(plan.arrays[f'{name}.codes'].nbytes for name in quantized)
     self.assertEqual(plan.ep_total, model.architecture.packed.ep_total)
-    self.assertEqual(sizes['codes'], codes)
-    self.assertEqual(sizes['codebooks'], 4 * plan.codebook_params)
-    self.assertEqual(sizes['packed_tables'], 4 * plan.embedding_params)
-    self.assertEqual(sizes['tables'], 4 * model.architecture.embedding_params)
+    self.assertEqual(sizes['bytes']['index'], codes)
+    self.assertEqual(sizes['bytes']['tables'], 4 * plan.embedding_params)
+    self.assertEqual(sizes['ep_total'], plan.ep_total)
+    # The size of the training stays that of the training.
+    trained, before = model.architecture, packed.info['size']
+    self.assertEqual(before, model.info['size'])
+    self.assertEqual(before['bytes']['tables'], 4 * trained.embedding_params)
+    self.assertEqual(before['ep_total'], trained.ep_total)
     self.assertEqual(set(packed.info['code_entropy']), set(quantized))
     for entropy in packed.info['code_entropy'].values():
       self.assertBetween(entropy, 0.3, 1)
+
+  @parameterized.parameters(*_QUANTIZED)
+  def test_codes_are_in_all_that_vectors_need_but_are_not_trained(self, name):
+    packed = pipeline.pack(_trained(name))
+    plan, trained = packed.architecture, 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(packed.params):
+      path = jax.tree_util.keystr(path, simple=True, separator='/')
+      if path.startswith('embeddings/') and '_numeric_' not in path:
+        trained += leaf.size
+    trained += plan.embedding_params
+    self.assertEqual(trained + plan.index_bytes / 4, plan.ep_total)
+    self.assertLess(trained, packed.total_params)
 
   def test_ids_of_the_tail_have_codes_of_the_tail(self):
     model = _trained('mgqe')

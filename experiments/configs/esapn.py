@@ -47,6 +47,9 @@ def get_config(argument: str | None = None):
       'dims': (2, 4, 8) if config.tiny else (2, 4, 8, 16, 64, 128),
       # Fields whose rows grow; the two of most values where none is given.
       'entities': (),
+      # One of the runs alone ('fixed 16'), which then is the result; the method
+      # with its controls where nothing is given.
+      'only': config_dict.placeholder(str),
       'shuffle': False,
       # Of weights, and of rewards: 'square' or 'log'.
       'loss': 'square',

@@ -49,9 +49,16 @@ class Split:
 
   def head(self, num_rows: int) -> 'Split':
     """The first rows, as views."""
+    return self._part(slice(num_rows))
+
+  def tail(self, first: int) -> 'Split':
+    """The rows from `first` on, as views."""
+    return self._part(slice(first, None))
+
+  def _part(self, rows):
     return Split(
       **{
-        field.name: value[:num_rows] if value is not None else None
+        field.name: value[rows] if value is not None else None
         for field in dataclasses.fields(self)
         for value in [getattr(self, field.name)]
       }

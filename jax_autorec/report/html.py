@@ -10,12 +10,27 @@ from absl import logging
 
 from jax_autorec import errors, files
 from jax_autorec import fields as fields_lib
+from jax_autorec.architecture import SIZE_NAMES, SIZE_NOTE, Architecture
 from jax_autorec.report import plots
 
 _NOISE = 0.001  # AUC; what a single seed can gain by luck on small sets.
 _RESULTS = ('retrain', 'stream')  # Stages.
 _STRONGEST = 25  # Products shown as bars.
 _MOST_LINES = 12  # Fields whose course is shown.
+
+_SIZES = ('vector_params', 'vectors_total', 'total_params')  # Of all models.
+_FURTHER_SIZES = {
+  'projection_params': 'of them projections',
+  'codebook_params': 'of them codebooks',
+}
+_BYTES = {
+  'tables': 'bytes of tables',
+  'dense': 'bytes of other weights',
+  'index': 'bytes of codes, patterns, permutations',
+  'optimizer': "bytes of the optimisers' state",
+  'method': 'bytes of what the method remembers',
+  'file': 'bytes of the checkpoint, or of the saved model',
+}
 
 _CONTROLS = {
   'lr': 'logistic regression, one weight per id',
@@ -73,9 +88,11 @@ def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
   metrics = []
   if (workdir / 'metrics.jsonl').exists():
     metrics = read_metrics(workdir / 'metrics.jsonl')
-  page = render(
-    report, metrics, load('architecture.json', {}), load('config.json', {})
-  )
+  # Of the model that is served, whose fields may be packed; a stream's method
+  # that has none ends with what it trained.
+  architecture = load('architecture.json', {})
+  architecture = load('model/architecture.json', architecture)
+  page = render(report, metrics, architecture, load('config.json', {}))
   path = workdir / 'report.html'
   files.write_text(path, page)
   return path
@@ -90,7 +107,8 @@ def render(
   """The page as text, from plain values; what is missing is left out."""
   from markupsafe import Markup
 
-  sections = _pictures(report, metrics, architecture)
+  plan = _plan(architecture)
+  sections = _pictures(report, metrics, architecture, plan)
   pictures = [
     (title, [(name, Markup(svg), note) for name, svg, note in figures])
     for title, figures in sections
@@ -108,12 +126,20 @@ def render(
     notes=_notes(report),
     trials=_trials(report),
     pictures=pictures,
-    blocks=_blocks(architecture),
+    blocks=_blocks(plan),
+    sizes=_sizes(report),
     interactions=_interactions(architecture),
     head=_head(architecture.get('head', {})),
     facts=_facts(report),
     config=json.dumps(config, indent=1),
   )
+
+
+def _plan(architecture) -> Architecture | None:
+  """What sizes are counted of; no array is needed for that."""
+  if not architecture.get('fields'):
+    return None
+  return Architecture.from_dict({**architecture, 'arrays': {}})
 
 
 def template(name: str) -> Any:
@@ -179,7 +205,9 @@ def _tiles(report) -> list[tuple[str, str]]:
   closed = gap_closed(report, report)
   if closed is not None:
     tiles.append(('of the gap to the optimum closed', f'{closed:.1%}'))
-  tiles.append(('parameters', _number(report.get('total_params'))))
+  for key in ('vectors_total', 'total_params'):
+    if key in report:
+      tiles.append((SIZE_NAMES[key], _number(report[key], 0)))
   seconds = report.get('seconds', {})
   if search:
     tiles.append(('search', f'{_number(seconds.get("search"), 1)} s'))
@@ -193,9 +221,8 @@ def _table(report) -> tuple[list[str], list[list[str]]]:
   headings += ['result ahead by, logloss', 'NE', 'calibration']
   has_groups = 'gauc' in report['test']
   headings += ['AUC by group'] if has_groups else []
-  headings += ['valid AUC']
-  headings += ['embedding parameters', 'all parameters', 'seconds']
-  headings += ['examples / s']
+  headings += ['valid AUC', *(SIZE_NAMES[key] for key in _SIZES)]
+  headings += ['seconds', 'examples / s']
   own = report['test']
   entries = [(f'{report["method"]} ({report["model"]})', report)]
   entries += list(report.get('controls', {}).items())
@@ -222,8 +249,7 @@ def _table(report) -> tuple[list[str], list[list[str]]]:
         _number(test.get('calibration'), 4),
         *([_number(test.get('gauc'))] if has_groups else []),
         _number(entry.get('valid', {}).get('auc')),
-        _number(entry.get('embedding_params')),
-        _number(entry.get('total_params')),
+        *(_number(entry.get(key), 0) for key in _SIZES),
         _number(seconds, 1),
         _number(entry.get('examples_per_second'), 0),
       ]
@@ -235,16 +261,18 @@ def _stream_table(report) -> tuple[list[str], list[list[str]]]:
   """The same along a stream: all of it, its last quarter, and memory."""
   headings = ['method', 'loss', 'accuracy', 'AUC', 'loss, last quarter']
   headings += ['accuracy, last quarter', 'AUC, last quarter']
-  headings += ['embedding parameters', 'bytes of tables, training']
-  headings += ['bytes of optimiser and method', 'bytes of tables, derived']
-  headings += ['index bytes, derived', 'seconds']
+  headings += [SIZE_NAMES[key] for key in _SIZES]
+  headings += ['bytes of tables, training', 'bytes of optimiser and method']
+  headings += ['bytes of tables, derived', 'index bytes, derived', 'seconds']
   rows = []
   for name, entry in {report['method']: report, **report['controls']}.items():
-    held = entry['bytes']
+    sizes = entry.get('sizes', {})
+    trained, derived = (
+      sizes.get(stage, {}).get('bytes', {}) for stage in ('trained', 'derived')
+    )
     seconds = entry['seconds']
     if isinstance(seconds, Mapping):
       seconds = seconds['retrain']
-    kept = [held['optimizer, training'], held['method, training']]
     rows.append(
       [
         name,
@@ -253,11 +281,11 @@ def _stream_table(report) -> tuple[list[str], list[list[str]]]:
           for part in ('stream', 'test')
           for metric in ('loss', 'accuracy', 'auc')
         ),
-        _number(entry['embedding_params']),
-        _number(held['tables, training']),
-        _number(sum(kept)),
-        _number(held.get('tables, derived')),
-        _number(held.get('index, derived')),
+        *(_number(entry.get(key), 0) for key in _SIZES),
+        _number(trained.get('tables')),
+        _number(trained['optimizer'] + trained['method'] if trained else None),
+        _number(derived.get('tables')),
+        _number(derived.get('index')),
         _number(seconds, 1),
       ]
     )
@@ -267,9 +295,11 @@ def _stream_table(report) -> tuple[list[str], list[list[str]]]:
 def _notes(report) -> list[str]:
   if 'stream' in report:
     return [
-      'Every row was predicted before anything learnt from it. Derived: each '
+      'Every row was predicted before anything learnt from it. Comparisons '
+      'take the last quarter as test; nothing was chosen on the rows before '
+      'the last quarter, from which methods learn as they come. Derived: each '
       'row stored at its own width, the permutation of ids as index; methods '
-      'that mix all widths have no smaller form.'
+      f'that mix all widths have no smaller form. {SIZE_NOTE}'
     ]
   known = [
     f'{name}: {_CONTROLS[name]}.'
@@ -281,7 +311,7 @@ def _notes(report) -> list[str]:
     'validation split; the test split was read once. NE is the logloss over '
     'that of the base rate, calibration the mean predicted over the mean '
     'observed rate, both of the test split. Seconds and examples / s are of '
-    'the training from scratch.'
+    f'the training from scratch. {SIZE_NOTE}'
   ]
 
 
@@ -319,7 +349,7 @@ def _summary(report) -> list[str]:
   return lines
 
 
-def _pictures(report, metrics, architecture):
+def _pictures(report, metrics, architecture, plan):
   """(title, [(name, svg, caption)]) of every section that values allow."""
   yield 'Beside the controls', list(_level_pictures(report))
   for entity, octaves in report.get('frequency', {}).items():
@@ -333,42 +363,62 @@ def _pictures(report, metrics, architecture):
   yield 'Widths over the search', list(_width_pictures(metrics))
   yield 'Size over the search', list(_size_pictures(metrics))
   yield 'What was tried', list(_trial_pictures(report))
-  sizes = {plan.name: _entries(plan) for plan in _categorical(architecture)}
-  if sizes:
-    svg = plots.bars(list(sizes), list(sizes.values()), 'table entries')
-    yield 'Size of the embeddings by field', [('Sizes by field', svg, '')]
+  if plan and plan.categorical:
+    sizes = plan.field_sizes
+    label = f'{SIZE_NAMES["vectors_total"]}, float32 entries'
+    svg = plots.bars(list(sizes), list(sizes.values()), label)
+    caption = f'{_number(plan.vectors_total, 0)} of all fields.'
+    yield 'Size of the vectors by field', [('Sizes by field', svg, caption)]
 
 
-def _categorical(architecture) -> list[fields_lib.FieldPlan]:
-  plans = architecture.get('fields', [])
-  return [
-    fields_lib.FieldPlan(**plan)
-    for plan in plans
-    if plan.get('kind') == 'categorical'
-  ]
-
-
-def _entries(plan: fields_lib.FieldPlan) -> int:
-  if plan.num_values:
-    return plan.num_values
-  return sum(piece.num_rows * piece.dim for piece in plan.all_pieces)
-
-
-def _blocks(architecture) -> list[list[str]]:
-  """(field, ids, rows x columns, entries) where tables are in pieces."""
-  plans = _categorical(architecture)
-  if all(plan.pieces is None for plan in plans):
+def _blocks(plan: Architecture | None) -> list[list[str]]:
+  """(field, ids, what is stored, its size) where that is no row per id."""
+  plans = plan.categorical if plan else ()
+  is_plain = lambda p: p.pieces is None and not p.num_values and not p.quantizer
+  if all(map(is_plain, plans)):
     return []
+  sizes = plan.field_sizes
   return [
-    [
-      plan.name,
-      _number(plan.vocab_size),
-      ' + '.join(f'{_number(p.num_rows)} x {p.dim}' for p in plan.all_pieces)
-      or 'none',
-      _number(_entries(plan)),
-    ]
-    for plan in plans
+    [p.name, _number(p.vocab_size), _stored(p), _number(sizes[p.name], 0)]
+    for p in plans
   ]
+
+
+def _stored(plan: fields_lib.FieldPlan) -> str:
+  """What a field keeps of its vectors."""
+  if plan.num_values:
+    return f'{_number(plan.num_values)} of {plan.vocab_size:,} x {plan.dim}'
+  if not plan.quantizer:
+    return (
+      ' + '.join(f'{_number(p.num_rows)} x {p.dim}' for p in plan.all_pieces)
+      or 'none'
+    )
+  own, start, codes = plan.quantizer, 0, []
+  for tier in own.tiers:
+    codes.append(
+      f'{tier.stop - start:,} x {own.groups} codes of {tier.bits} bits'
+    )
+    start = tier.stop
+  rows = codes if own.packed else [f'{plan.vocab_size:,} x {plan.dim} queries']
+  return ' + '.join([*rows, f'{plan.codebook_params:,} of codebooks'])
+
+
+def _sizes(report) -> tuple[list[str], list[list[str]], str] | None:
+  """Headings, rows and a note: what was held before and after."""
+  sizes = report.get('sizes')
+  if not sizes:
+    return None
+  known = (*SIZE_NAMES.items(), *_FURTHER_SIZES.items())
+  rows = [
+    [name, *(_number(size.get(key), 0) for size in sizes.values())]
+    for key, name in known
+    if any(size.get(key) for size in sizes.values())
+  ]
+  rows += [
+    [name, *(_number(size['bytes'][key]) for size in sizes.values())]
+    for key, name in _BYTES.items()
+  ]
+  return ['', *sizes], rows, report.get('not_searched', '')
 
 
 def _width_pictures(metrics):
@@ -422,7 +472,7 @@ def _trial_pictures(report):
       [],
       'validation AUC',
       kinds=('kept', 'others'),
-      size_label='embedding parameters',
+      size_label=SIZE_NAMES['embedding_params'],
     ),
     'Each was trained in full; the highest validation AUC is kept.',
   )
@@ -444,7 +494,7 @@ def _trials(report) -> tuple[list[str], list[list[str]]]:
   known = ('trial', 'valid', 'embedding_params', 'ep_total', 'seconds')
   about = [key for key in (trials[0] if trials else ()) if key not in known]
   headings = ['trial', *about, 'valid AUC', 'valid logloss']
-  headings += ['embedding parameters', 'seconds']
+  headings += [SIZE_NAMES['embedding_params'], 'seconds']
   rows = [
     [
       _number(trial['trial']),
@@ -586,11 +636,8 @@ def _head(head: Mapping[str, Any]) -> str:
 def _facts(report) -> list[list[tuple[str, str]]]:
   """Two lists of (name, value): sizes; times and rows."""
   sizes = [
-    ('embedding parameters (table entries)', report.get('embedding_params')),
-    ('with projections, codebooks, codes and masks', report.get('ep_total')),
-    ('all parameters', report.get('total_params')),
+    (name, report[key]) for key, name in SIZE_NAMES.items() if key in report
   ]
-  sizes += [(f'bytes of {k}', v) for k, v in report.get('bytes', {}).items()]
   # Near 0 a codebook has collapsed; at 1 all its centroids are used alike.
   sizes += [
     (f'entropy of the codes of {name}, of 1', _number(value, 2))

@@ -7,6 +7,8 @@ import re
 from typing import Any
 import warnings
 
+from jax_autorec.architecture import SIZE_NAMES
+
 # Okabe and Ito's palette: told apart by colour-blind readers.
 BLUE, ORANGE, GREEN, GREY, RED = (
   '#0072B2',
@@ -358,7 +360,7 @@ def scores_by_size(
   label: str,
   *,
   kinds: tuple[str, str] = ('methods', 'controls'),
-  size_label: str = 'embedding parameters, without first order',
+  size_label: str = SIZE_NAMES['vectors_total'],
 ) -> str:
   """Score against size, on a log scale, with the Pareto front as a line.
 

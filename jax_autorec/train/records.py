@@ -1,4 +1,4 @@
-"""What a run writes and shows as it goes: metrics.jsonl and a progress line."""
+"""What a run writes and shows as it goes: JSON lines and a progress line."""
 
 from collections.abc import Mapping
 import json
@@ -13,6 +13,65 @@ from absl import logging
 from jax_autorec import errors, files
 
 _LINE_INTERVAL = 10.0  # Seconds between lines where nobody watches.
+
+
+class Lines:
+  """A file of JSON lines that a kill, or a full disk, costs the last one alone.
+
+  Whole lines are never written again, but where the last one is cut off: then
+  through another file that takes its place.
+
+  Attributes:
+    values: of all whole lines, as they are in the file.
+  """
+
+  def __init__(self, path: str | os.PathLike[str] | None):
+    """Reads what is there; None keeps nothing but `values`.
+
+    Raises:
+      CheckpointError: where a whole line is not JSON, or the cut one cannot be
+        taken away.
+    """
+    self.values: list[Any] = []
+    self._path = path and pathlib.Path(path)
+    if not self._path or not self._path.exists():
+      return
+    try:
+      *whole, cut = self._path.read_text('utf-8').split('\n')
+      if cut:
+        files.write_text(self._path, ''.join(f'{line}\n' for line in whole))
+    except OSError as error:
+      raise _failed(self._path, error) from error
+    for number, line in enumerate(whole, 1):
+      try:
+        self.values.append(json.loads(line))
+      except ValueError as error:
+        raise errors.CheckpointError(
+          f'{self._path} line {number} is not JSON ({error}). Take that line '
+          'out, and what it says is computed again.'
+        ) from error
+
+  def append(self, value: Any) -> None:
+    """Writes a line; it is in the file when this returns.
+
+    Raises:
+      CheckpointError: where it cannot be written.
+    """
+    line = json.dumps(value) + '\n'
+    if self._path:
+      try:
+        with open(self._path, 'a', encoding='utf-8') as file:
+          file.write(line)
+      except OSError as error:
+        raise _failed(self._path, error) from error
+    self.values.append(json.loads(line))
+
+
+def _failed(path, error: OSError) -> errors.CheckpointError:
+  return errors.CheckpointError(
+    f'Cannot write {path}: {error.strerror}. Free some space, check '
+    'permissions, and run the same command again: it continues.'
+  )
 
 
 class Records:
@@ -32,7 +91,7 @@ class Records:
     try:
       self._file = open(self._path, 'a', encoding='utf-8')
     except OSError as error:
-      raise self._failed(error) from error
+      raise _failed(self._path, error) from error
     # A killed run can leave half a line: what follows must not join it.
     if self._file.tell() and not self._path.read_bytes().endswith(b'\n'):
       self._file.write('\n')
@@ -63,7 +122,7 @@ class Records:
       self._file.close()
       self._file = open(self._path, 'a', encoding='utf-8')
     except OSError as error:
-      raise self._failed(error) from error
+      raise _failed(self._path, error) from error
 
   def write(self, stage: str, step: int, values: Mapping[str, Any]) -> None:
     """Writes one line; numbers also go to TensorBoard."""
@@ -74,24 +133,18 @@ class Records:
       self._file.write(json.dumps(line) + '\n')
       self._file.flush()
     except OSError as error:
-      raise self._failed(error) from error
+      raise _failed(self._path, error) from error
     if self._tensorboard is not None:
       for name, value in values.items():
         if isinstance(value, int | float) and not isinstance(value, bool):
           self._tensorboard.add_scalar(f'{stage}/{name}', value, step)
-
-  def _failed(self, error):
-    return errors.CheckpointError(
-      f'Cannot write {self._path}: {error.strerror}. Free some space, check '
-      'permissions, and run the same command again: it continues.'
-    )
 
   def close(self) -> None:
     if self._file is not None:
       try:
         self._file.close()
       except OSError as error:  # Tries once more to write what it could not.
-        raise self._failed(error) from error
+        raise _failed(self._path, error) from error
     if self._tensorboard is not None:
       self._tensorboard.close()
 

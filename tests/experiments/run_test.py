@@ -179,6 +179,31 @@ class RunTest(parameterized.TestCase):
     self.assertEqual(report['search']['kept'], kept)
     self.assertEqual(report['search']['of'], 45)
 
+  def test_sizes_before_and_after_are_comparable(self):
+    report = _read(_reference())
+    sizes = report['sizes']
+    self.assertEqual(list(sizes), ['searched', 'trained', 'derived'])
+    keys = {stage: (set(s), set(s['bytes'])) for stage, s in sizes.items()}
+    self.assertEqual(keys['searched'], keys['derived'])
+    self.assertEqual(keys['trained'], keys['derived'])
+    for size in sizes.values():
+      # AutoFIS prunes products; tables stay.
+      self.assertEqual(size['ep_total'], report['ep_total'])
+      self.assertEqual(size['bytes']['tables'], 4 * size['embedding_params'])
+      self.assertGreater(size['bytes']['file'], size['bytes']['tables'])
+    for stage in ('searched', 'trained'):
+      held = sizes[stage]['bytes']
+      self.assertGreater(held['file'], held['tables'] + held['optimizer'])
+    self.assertGreater(sizes['searched']['bytes']['method'], 0)
+    self.assertEqual(sizes['trained']['bytes']['method'], 0)
+    self.assertEqual(sizes['derived']['bytes']['optimizer'], 0)
+    self.assertNotIn('not_searched', report)
+    for control in report['controls'].values():
+      self.assertEqual(list(control['sizes']), ['trained', 'derived'])
+      self.assertGreater(control['bytes']['model'], control['bytes']['tables'])
+    page = (_reference() / 'report.html').read_text('utf-8')
+    self.assertIn('Size, before and after', page)
+
   def test_predictions_are_those_that_were_measured(self):
     report = _read(_reference())
     with np.load(_reference() / 'predictions.npz') as file:
@@ -322,11 +347,18 @@ class RunTest(parameterized.TestCase):
     packed = [plan.name for plan in found.fields if plan.quantizer]
     self.assertEqual(set(report['code_entropy']), set(packed))
     # Trained with a row per id, of which the first-order weights are left.
-    sizes, trained = report['bytes'], arch_lib.Architecture.load(workdir)
-    self.assertEqual(sizes['tables'], 4 * trained.embedding_params)
-    self.assertEqual(sizes['packed_tables'], 4 * found.embedding_params)
+    sizes, trained = report['sizes'], arch_lib.Architecture.load(workdir)
+    self.assertEqual(report['not_searched'], 'Nothing is searched.')
+    before, after = sizes['trained']['bytes'], sizes['derived']['bytes']
+    self.assertEqual(before['tables'], 4 * trained.embedding_params)
+    self.assertEqual(after['tables'], 4 * found.embedding_params)
+    self.assertLess(after['file'], before['file'])
     self.assertLess(found.embedding_params, trained.embedding_params)
-    self.assertEqual(sizes['codes'], found.index_bytes)
+    self.assertEqual(after['index'], found.index_bytes)
+    # The page is of what is left.
+    page = (workdir / 'report.html').read_text('utf-8')
+    self.assertIn(f'{found.vectors_total:,.0f} of all fields', page)
+    self.assertIn('codes of', page)
     lines = (workdir / 'metrics.jsonl').read_text('utf-8').splitlines()
     kinds = [line for line in lines if 'code_entropy' in line]
     self.assertNotEmpty(kinds)

@@ -11,16 +11,21 @@ import tempfile
 from absl.testing import absltest
 import numpy as np
 
+from experiments import cells, stages, streams
 from experiments import settings as settings_lib
-from experiments import stages, streams
-from experiments.configs import esapn
+from experiments.configs import esapn, esapn_table
 from jax_autorec import architecture as arch_lib
+from jax_autorec import errors, metrics
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
 
 @functools.cache
 def _workdir() -> pathlib.Path:
+  return _run()
+
+
+def _run(*arguments: str) -> pathlib.Path:
   workdir = pathlib.Path(tempfile.mkdtemp())
   environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(_ROOT)}
   done = subprocess.run(
@@ -32,6 +37,7 @@ def _workdir() -> pathlib.Path:
       '--config.search.dims=(2,8)',
       '--config.data.max_rows=700',
       f'--workdir={workdir}',
+      *arguments,
     ],
     cwd=_ROOT,
     env=environment,
@@ -80,26 +86,81 @@ class StreamsTest(absltest.TestCase):
     names = {'fixed 2', 'fixed 8', 'darts', 'autoemb'}
     self.assertEqual(set(report['controls']), names)
     for entry in (report, *report['controls'].values()):
-      rows = [entry[part]['rows'] for part in ('valid', 'test', 'stream')]
+      # Nothing is chosen before the last quarter: no validation split.
+      self.assertNotIn('valid', entry)
+      parts = ('before_last_quarter', 'test', 'stream')
+      rows = [entry[part]['rows'] for part in parts]
       self.assertEqual(rows[0] + rows[1], rows[2])
       self.assertEqual(rows[2], report['splits']['stream'])
       self.assertEqual(rows[1], rows[2] // 4)
       loss = np.average(
-        [entry[part]['loss'] for part in ('valid', 'test')], weights=rows[:2]
+        [entry[part]['loss'] for part in parts[:2]], weights=rows[:2]
       )
       self.assertAlmostEqual(entry['stream']['loss'], loss)
 
   def test_bytes_of_training_and_of_the_derived_model_are_apart(self):
     report = _report()
-    held, found = report['bytes'], arch_lib.Architecture.load(_workdir())
+    sizes, found = report['sizes'], arch_lib.Architecture.load(_workdir())
     vocab = sum(field.vocab_size for field in found.fields)
-    self.assertEqual(held['tables, training'], 4 * 8 * vocab)
-    self.assertEqual(held['tables, derived'], 4 * found.embedding_params)
-    self.assertEqual(held['index, derived'], 4 * vocab)
-    self.assertNotIn('tables, derived', report['controls']['darts']['bytes'])
-    fixed = report['controls']['fixed 2']['bytes']
-    self.assertEqual(fixed['tables, derived'], 4 * 2 * vocab)
-    self.assertEqual(fixed['index, derived'], 0)
+    trained, derived = sizes['trained']['bytes'], sizes['derived']['bytes']
+    self.assertEqual(trained['tables'], 4 * 8 * vocab)
+    self.assertGreater(trained['method'], 4 * vocab)
+    self.assertGreater(trained['file'], trained['tables'])
+    self.assertEqual(derived['tables'], 4 * found.embedding_params)
+    self.assertEqual(derived['index'], 4 * vocab)
+    self.assertGreater(derived['file'], derived['tables'] + derived['index'])
+    self.assertIn('while it trains', report['not_searched'])
+    # It mixes all widths of each row to the end.
+    mixed = report['controls']['darts']
+    self.assertEqual(list(mixed['sizes']), ['trained'])
+    self.assertNotIn('model', mixed['bytes'])
+    self.assertGreater(mixed['ep_total'], mixed['embedding_params'] + vocab)
+    fixed = report['controls']['fixed 2']
+    self.assertEqual(fixed['first_order_params'], 0)
+    fixed = fixed['sizes']['derived']['bytes']
+    self.assertEqual(fixed['tables'], 4 * 2 * vocab)
+    self.assertEqual(fixed['index'], 0)
+    self.assertGreater(fixed['file'], fixed['tables'])
+
+  def test_predictions_are_those_of_the_last_quarter(self):
+    report = _report()
+    with np.load(_workdir() / 'predictions.npz') as file:
+      found = metrics.evaluate_logits(file['labels'], file['logits'])
+      self.assertLen(str(file['rows']), 64)
+    for key, value in found.items():
+      self.assertAlmostEqual(value, report['test'][key], msg=key)
+
+  def test_one_of_the_runs_alone_is_the_result(self):
+    with self.assertRaisesRegex(AssertionError, "'fixed 3'; .* fixed 2, "):
+      _run('--config.search.only=fixed 3')
+    for name in ('fixed 2', 'darts'):
+      workdir = _run(f'--config.search.only={name}')
+      report = json.loads((workdir / 'report.json').read_text('utf-8'))
+      self.assertEqual(report['method'], name)
+      self.assertEmpty(report['controls'])
+      self.assertEmpty(report['frequency'])
+      beside = _report()['controls'][name]
+      for entry in (report, beside):
+        # Compressed: it hangs on how long steps took, too.
+        del entry['sizes']['trained']['bytes']['file']
+      for key in ('test', 'stream', 'sizes', 'total_params'):
+        self.assertEqual(report[key], beside[key], key)
+      self.assertTrue((workdir / 'predictions.npz').exists())
+      page = (workdir / 'report.html').read_text('utf-8')
+      self.assertIn(f'{name} on planted', page)
+
+  def test_a_table_has_every_run(self):
+    table = esapn_table.get_config('movielens_100k,tiny')
+    rows = cells.rows(table.to_dict())
+    self.assertEqual(
+      [row.method for row in rows],
+      ['ESAPN', 'Fixed(2)', 'Fixed(4)', 'Fixed(8)', 'DARTS', 'AutoEmb'],
+    )
+    self.assertEqual({row.model for row in rows}, {'rater'})
+    for row in rows:
+      self.assertEqual(row.read().search.only, row.name)
+    with self.assertRaisesRegex(errors.ConfigError, 'tables are: movielens_1m'):
+      esapn_table.get_config('frappe')
 
   def test_octaves_of_frequency_add_up(self):
     report, entries, came = _report(), 0, 0
@@ -126,6 +187,7 @@ class StreamsTest(absltest.TestCase):
       self.assertIn(f'{entity}: by frequency', page)
     self.assertIn('Mean width of ids by how often they came', page)
     self.assertIn('bytes of tables, derived', page)
+    self.assertIn('rows before the last quarter', page)
 
   def test_occurrence(self):
     rng = np.random.default_rng(0)

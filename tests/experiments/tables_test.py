@@ -160,7 +160,7 @@ class SummaryTest(absltest.TestCase):
     line = lines['X']
     self.assertEqual(line['test AUC'], '0.83050 ± 0.01485')
     self.assertEqual(line['vectors'], '400 ± 141')
-    self.assertEqual(line['all embedding parameters'], '417 ± 141')
+    self.assertEqual(line['embedding parameters in all'], '417 ± 141')
     self.assertEqual(lines['FDE(8)']['vectors'], '800')
     self.assertEqual(line['bytes'], '1,600')
     self.assertEqual((line['search, s'], line['training, s']), ('2.0', '3.0'))
@@ -271,6 +271,35 @@ class SummaryTest(absltest.TestCase):
     verdicts = {x['method']: x['verdict'] for x in lines}
     self.assertEqual(verdicts, {'FDE(2)': 'control', 'X': 'better'})
     self.assertLen(lines, 6)
+
+  def test_cells_have_sizes_before_and_after(self):
+    held = {'tables': 40, 'optimizer': 80, 'file': 150}
+    sizes = {
+      'trained': {'ep_total': 12.5, 'bytes': held},
+      'derived': {'ep_total': 5.0, 'bytes': held | {'optimizer': 0}},
+    }
+    self.reports['fm+x', 1]['sizes'] = sizes
+    tables.write_csv(self.workdir, self._summary())
+    lines = _csv(self.workdir / 'cells.csv')
+    (line,) = (x for x in lines if (x['row'], x['seed']) == ('fm+x', '1'))
+    self.assertEqual(line['searched_ep_total'], '')
+    self.assertEqual(line['trained_ep_total'], '12.5')
+    self.assertEqual(line['derived_ep_total'], '5.0')
+    self.assertEqual(line['trained_optimizer_bytes'], '80')
+    self.assertEqual(line['derived_optimizer_bytes'], '0')
+    self.assertEqual(line['derived_file_bytes'], '150')
+
+  def test_streams_have_columns_and_a_note_of_their_own(self):
+    self.assertNotIn('whole stream', tables.markdown(self._summary()))
+    for report in self.reports.values():
+      report['before_last_quarter'] = report.pop('valid')
+      report['stream'] = {'loss': 0.21, 'accuracy': 0.66}
+    summary = self._summary()
+    headings, rows = tables.figures(summary['groups'][0])
+    line = dict(zip(headings, rows[0]))
+    self.assertEqual(line['loss, whole stream'], '0.21000 ± 0.00000')
+    self.assertEqual(line['valid AUC'], '0.82000')
+    self.assertIn('its last quarter', tables.markdown(summary))
 
   def test_models_of_one_run_are_compared_within_it(self):
     control = {

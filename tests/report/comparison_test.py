@@ -57,17 +57,25 @@ def _page(**changes):
     'tests': 'How it was tested.',
     'within': None,
     'missing': [f'fm+y, seed 1: {_HOSTILE}'],
-    'command': 'python -m experiments.compare',
+    'made': [('command', 'compare'), ('seeds', '1, 2')],
   }
 
 
 class PageTest(absltest.TestCase):
   def test_all_is_on_one_page(self):
     page = _Page(report.render_comparison(_page()))
-    for text in ('2 of 3', '0.82', 'Against FDE(8)', 'How it was', 'fm+y'):
+    for text in (
+      '2 of 3',
+      '0.82',
+      'Against FDE(8)',
+      'How it was',
+      'fm+y',
+      '1, 2',
+    ):
       self.assertIn(text, page.text)
     self.assertEqual(page.tags.count('svg'), 1)
-    self.assertEqual(page.classes, ['result', 'better', 'worse'])
+    marks = [name for name in page.classes if name != 'name']
+    self.assertEqual(marks, ['result', 'better', 'worse'])
     # Self-contained: no other file, no address.
     self.assertEmpty([x for x in page.links if not x.startswith('#')])
     self.assertNotIn('link', page.tags)
@@ -86,6 +94,28 @@ class PageTest(absltest.TestCase):
   def test_nothing_finished_is_still_a_page(self):
     page = _Page(report.render_comparison(_page() | {'groups': []}))
     self.assertIn('fm+y', page.text)
+
+  def test_how_it_was_made(self):
+    run = {'machine': 'x86, 2 cores', 'versions': {'jax': '1', 'flax': '2'}}
+    other = run | {'machine': 'arm, 8 cores'}
+    day = 86400.0
+    found = report.how_made(
+      [(run, 3 * day), (other, day), (run, 2 * day)], (1, 2), 'compare --x'
+    )
+    self.assertEqual(
+      found,
+      [
+        ('command', 'compare --x'),
+        ('seeds', '1, 2'),
+        ('runs finished', '1970-01-02 to 1970-01-04'),
+        ('machine', 'arm, 8 cores'),
+        ('machine', 'x86, 2 cores'),
+        ('versions', 'jax 1, flax 2'),
+      ],
+    )
+    self.assertLen(report.how_made([], (), 'c'), 1)
+    (dates,) = [v for n, v in report.how_made([(run, day)] * 2, (1,), 'c')[2:3]]
+    self.assertEqual(dates, '1970-01-02')
 
 
 if __name__ == '__main__':

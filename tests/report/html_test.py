@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 
 from absl.testing import absltest
 
-from jax_autorec import errors, report
+from jax_autorec import errors, report, spaces
+from jax_autorec import schema as schema_lib
 from jax_autorec.report import html as page_lib
 from jax_autorec.report import plots
 
@@ -62,7 +63,8 @@ def _control(auc, logloss):
   return {
     'test': _metrics(auc, logloss),
     'valid': _metrics(auc, logloss),
-    'embedding_params': 4000,
+    'vector_params': 4000,
+    'vectors_total': 4100.5,
     'total_params': 4321,
     'seconds': 1.5,
     'examples_per_second': 12345.6,
@@ -82,6 +84,11 @@ def _values(fields, planted=()):
       {'name': 'pairs', 'kind': 'products', 'normalize': True, 'terms': kept}
     ],
     'head': {'first_order': True, 'hidden': [64, 32], 'norm': 'batch'},
+    'projection': 'zero_pad',
+    'width': 0,
+    'choice': None,
+    'squash': False,
+    'arrays': {},
   }
   result = {
     'method': 'autofis',
@@ -242,6 +249,64 @@ class HtmlTest(absltest.TestCase):
     page = _Page(report.render(result, *others))
     row = page.row('entropy of the codes of user, of 1')
     self.assertEqual(row[1], '0.46')
+
+  def test_a_quantised_model_shows_what_is_left_of_it(self):
+    schema = schema_lib.Schema(
+      (
+        schema_lib.Field('user', vocab_size=300),
+        schema_lib.Field('city', vocab_size=40),
+        schema_lib.Field('age', kind='numeric'),
+      )
+    )
+    plain = spaces.deepfm(schema, dim=8, hidden=(2,))
+    for kind in ('sx', 'vq'):
+      plan = spaces.quantize(plain, kind, 4, [(0.1, 16), (0.9, 4)])
+      packed = plan.packed
+      result, metrics, _, config = _values('ab')
+      values = json.loads(json.dumps(packed.to_dict()))
+      with mock.patch.object(plots, 'bars', return_value='') as bars:
+        text = report.render(result, metrics[-1:], values, config)
+      names, numbers, _ = bars.call_args.args
+      sizes = dict(zip(names, numbers))
+      self.assertEqual(set(sizes), {'user', 'city', 'age'})
+      self.assertEqual(sum(numbers), packed.vectors_total)
+      # 30 ids of 4 codes of 4 bits, then 270 of 2; 16 centroids of width 8.
+      self.assertEqual(sizes['user'], (30 * 2 + 270 + 0) / 4 + 16 * 8)
+      row = _Page(text).row('user')
+      self.assertEqual(row[1], '300')
+      self.assertEqual(
+        row[2],
+        '30 x 4 codes of 4 bits + 270 x 4 codes of 2 bits + 128 of codebooks',
+      )
+
+  def test_sizes_before_and_after_stand_side_by_side(self):
+    result, *others = _values('abc')
+    self.assertNotIn('before and after', report.render(result, *others))
+    held = dict.fromkeys(
+      ('tables', 'dense', 'index', 'optimizer', 'method', 'file'), 0
+    )
+    trained = {'vector_params': 900, 'ep_total': 1000.5, 'bytes': held}
+    derived = trained | {'vector_params': 30, 'bytes': held | {'index': 7}}
+    result['sizes'] = {'trained': trained, 'derived': derived}
+    self.assertNotIn('A reason.', report.render(result, *others))
+    result['not_searched'] = 'A reason.'
+    page = _Page(report.render(result, *others))
+    self.assertIn(['', 'trained', 'derived'], page.rows)
+    self.assertEqual(page.row('vectors'), ['vectors', '900', '30'])
+    row = page.row('bytes of codes, patterns, permutations')
+    self.assertEqual(row[1:], ['0', '7'])
+    self.assertIn('A reason.', ' '.join(page.text))
+
+  def test_a_stream_of_before_sizes_were_kept_has_a_page(self):
+    result, *others = _values('abc')
+    part = _metrics(0.7, 0.5) | {'loss': 0.2, 'accuracy': 0.6}
+    del result['controls']['lr'], result['search']
+    result |= {'stream': part, 'test': part}
+    result['controls']['base'] |= {'stream': part, 'test': part}
+    page = _Page(report.render(result, *others))
+    row = page.row('autofis')
+    place = page.rows[0].index('bytes of optimiser and method')
+    self.assertEqual(row[place], '')
 
   def test_differences_favour_the_result_where_positive(self):
     page = _Page(report.render(*_values('abcd')))

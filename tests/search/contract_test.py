@@ -279,6 +279,9 @@ class ContractTest(parameterized.TestCase):
       if jax.tree_util.keystr(path, simple=True).endswith('_projection')
     ]
     self.assertEqual(sum(maps), derived.projection_params)
+    held = model.architecture.constants.values()
+    self.assertEqual(sum(array.nbytes for array in held), derived.index_bytes)
+    self.assertEqual(sum(derived.field_sizes.values()), derived.vectors_total)
     # Settling is no draw: it gives the same again.
     self.assertEqual(pipeline.derive(_found(name), _data()), derived)
 

@@ -361,9 +361,10 @@ class DerivedTest(parameterized.TestCase):
     self.assertLen(set(sizes), 3)
     entries = int(np.array(_DIMS)[sizes].sum())
     self.assertEqual(model.architecture.embedding_params, entries)
-    self.assertEqual(model.info['bytes']['tables'], 4 * entries)
-    self.assertEqual(model.info['bytes']['index'], 4 * 42)
-    self.assertLess(entries, found.info['bytes']['tables'] / 4)
+    held = model.size()['bytes']
+    self.assertEqual(held['tables'], 4 * entries)
+    self.assertEqual(held['index'], 4 * 42)
+    self.assertLess(entries, found.info['size']['bytes']['tables'] / 4)
     directory = self.create_tempdir().full_path
     pipeline.save(model, directory)
     loaded = pipeline.load(directory)

@@ -7,7 +7,7 @@ from unittest import mock
 from absl.testing import absltest
 import numpy as np
 
-from jax_autorec import errors
+from jax_autorec import errors, files
 from jax_autorec.train import records
 
 
@@ -84,6 +84,66 @@ class RecordsTest(absltest.TestCase):
   def test_missing_workdir_is_named(self):
     with self.assertRaisesRegex(errors.CheckpointError, 'nowhere'):
       records.Records(self.workdir / 'nowhere')
+
+
+class LinesTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.path = pathlib.Path(self.create_tempdir().full_path) / 'scored.jsonl'
+    lines = records.Lines(self.path)
+    for trial in (1, 2, 3):
+      lines.append({'trial': trial, 'auc': trial / 10})
+
+  def _trials(self):
+    return [line['trial'] for line in records.Lines(self.path).values]
+
+  def test_whole_lines_are_read_and_not_written_again(self):
+    before = self.path.stat().st_ino
+    with mock.patch.object(records.files, 'write_text') as write:
+      self.assertEqual(self._trials(), [1, 2, 3])
+    write.assert_not_called()
+    self.assertEqual(self.path.stat().st_ino, before)
+
+  def test_a_cut_line_goes_and_the_next_one_takes_its_place(self):
+    whole = self.path.read_bytes()
+    for end in range(len(whole) - 25, len(whole)):
+      self.path.write_bytes(whole[:end])
+      lines = records.Lines(self.path)
+      kept = whole[:end].count(b'\n')
+      self.assertLen(lines.values, kept)
+      self.assertLen(self.path.read_bytes().split(b'\n'), kept + 1)
+      lines.append({'trial': 9})
+      self.assertEqual(self._trials(), [1, 2, 3][:kept] + [9])
+
+  def test_a_full_disk_costs_no_line_that_was_whole(self):
+    whole = self.path.read_bytes()
+    self.path.write_bytes(whole[:-3])
+    full = OSError(28, 'No space left on device')
+    with mock.patch.object(files.os, 'replace', side_effect=full):
+      with self.assertRaisesRegex(errors.CheckpointError, 'No space.*again'):
+        records.Lines(self.path)
+    self.assertEqual(self.path.read_bytes(), whole[:-3])
+    self.assertEqual(self._trials(), [1, 2])
+
+  def test_a_line_that_cannot_be_written_is_named(self):
+    lines = records.Lines(self.path)
+    full = OSError(28, 'No space left on device')
+    with mock.patch('builtins.open', side_effect=full):
+      with self.assertRaisesRegex(errors.CheckpointError, 'jsonl: No space'):
+        lines.append({'trial': 4})
+    self.assertEqual([line['trial'] for line in lines.values], [1, 2, 3])
+    self.assertEqual(self._trials(), [1, 2, 3])
+
+  def test_a_line_that_is_no_json_is_named(self):
+    self.path.write_text('{"trial": 1}\nnull and void\n{"trial": 3}\n')
+    with self.assertRaisesRegex(errors.CheckpointError, 'line 2 is not JSON'):
+      records.Lines(self.path)
+
+  def test_without_a_file_values_are_kept(self):
+    lines = records.Lines(None)
+    lines.append({'widths': (2, 4)})
+    # As a file would give them back.
+    self.assertEqual(lines.values, [{'widths': [2, 4]}])
 
 
 class ProgressTest(absltest.TestCase):
