@@ -6,8 +6,8 @@ compare with the width of 32 alone, which is the worst row everywhere.
 
 Controls are FDE(d) at every candidate width, MDE (widths by a formula, four
 exponents of which the validation split chooses) and RaS (random search; four
-full trainings, which is longer than any search by gradients takes, and so a
-strong one). movielens_1m is all ratings, divided at random
+full trainings, several times as long as AutoDim takes and about as long as NIS,
+and so a strong one). movielens_1m is all ratings, divided at random
 8:1:1; a rating of 4 is a like; user and item attributes are fields. Its MLPs
 are those of AutoDim's paper, 2 x 128 with batch normalisation and a dropout of
 .2, which is then not tuned; other data sets take what `experiments.settings`
