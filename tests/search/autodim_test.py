@@ -88,7 +88,7 @@ class DrawTest(absltest.TestCase):
         logits + jnp.array([[2.0], [0.5], [-1.0]]),
       )
     ]
-    self.assertEqual(draws[0].shape, (16, 3, 3))
+    self.assertEqual(draws[0].shape, (64, 3, 3))
     np.testing.assert_allclose(draws[1], draws[0], rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(draws[2], draws[0], rtol=1e-4, atol=1e-7)
 
