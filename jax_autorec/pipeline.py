@@ -103,13 +103,14 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class Streamed:
-  """A method at the end of a stream.
+  """A method at the end of a stream, or wherever it was to stop.
 
   Attributes:
     space: the architecture, open or closed.
     online: the method.
     state: final state.
-    logits: float32 [R], the prediction of every row before it was learnt from.
+    logits: float32 [R], the prediction of every row so far, before it was
+      learnt from.
     info: 'seconds', 'steps', 'examples_per_second', 'size' (see `size`).
   """
 
@@ -665,6 +666,7 @@ def run_stream(
   settings: settings_lib.Settings | None = None,
   *,
   loss: str = 'square',
+  num_steps: int | None = None,
   seed: int = 0,
   workdir: Workdir = None,
   stage: str = 'stream',
@@ -677,12 +679,18 @@ def run_stream(
     stream: of `data.stream`.
     settings: how weights are trained; epochs and patience do not apply.
     loss: what is minimised: 'square' of sigmoid less label, or 'log'.
+    num_steps: batches after which to stop, for `settle` at any moment; None
+      for all. With a workdir a later call of more steps goes on from there.
     seed: of initialisation and draws.
     workdir: where checkpoints and records go; None keeps all in memory.
     stage: names them.
 
   Returns:
-    The final state and all predictions, for `prequential` and `settle`.
+    The state then and all predictions, for `prequential` and `settle`.
+
+  Raises:
+    ConfigError: for more steps than the stream has batches, or none.
+    CheckpointError: where the run of the workdir is past `num_steps` already.
   """
   settings = settings or settings_lib.Settings()
   rows, size = stream.train, settings.batch_size
@@ -704,8 +712,14 @@ def run_stream(
     return prequential(rows, jax.device_get(state.logits), loss, 0, done)
 
   steps_in_all = source.steps_per_epoch
+  num_steps = steps_in_all if num_steps is None else num_steps
+  if not 1 <= num_steps <= steps_in_all:
+    raise errors.ConfigError(
+      f'A stream is to stop after {num_steps} steps; expected 1 to '
+      f'{steps_in_all}, the batches of {size} that it has.'
+    )
   schedule = dataclasses.replace(
-    _schedule(settings, source, steps_in_all),
+    _schedule(settings, source, num_steps),
     steps_per_epoch=-(-steps_in_all // _STREAM_RECORDS),
   )
   checkpoints = _checkpoints(
@@ -733,12 +747,18 @@ def run_stream(
       records=records,
       observe=lambda state: online.record(jax.device_get(state.own)),
     )
+    if position.step > num_steps:
+      raise errors.CheckpointError(
+        f'{workdir} holds {position.step} steps of {stage!r}, more than the '
+        f'{num_steps} to stop after. Give another workdir.'
+      )
     info = _info(position, size)
     info['size'] = _train_size(space, state.train, checkpoints, state.own)
   finally:
     records.close()
     checkpoints.close()
-  logits = np.asarray(jax.device_get(state.logits))[: rows.num_rows]
+  done = min(num_steps * size, rows.num_rows)
+  logits = np.asarray(jax.device_get(state.logits))[:done]
   return Streamed(space, online, state, logits, info)
 
 
@@ -778,12 +798,13 @@ def prequential(
     logits: of `Streamed`, or longer.
     loss: 'square' or 'log', as in `run_stream`.
     first: the first row that counts.
-    last: the row after the last; None for the end.
+    last: the row after the last; None for the end of what was predicted.
 
   Returns:
     'loss', 'accuracy' (at 0.5) and those of `metrics.evaluate_logits`.
   """
-  part = slice(first, rows.num_rows if last is None else last)
+  last = min(rows.num_rows, len(logits)) if last is None else last
+  part = slice(first, last)
   labels = np.asarray(rows.labels[part], np.float64)
   logits = np.asarray(logits[part], np.float64)
   weights = None if rows.weights is None else rows.weights[part]
@@ -800,7 +821,7 @@ def prequential(
 def settle(
   streamed: Streamed, settings: settings_lib.Settings | None = None
 ) -> Model:
-  """The closed model of what stands at the end of a stream.
+  """The closed model of what stands at the end of a run over a stream.
 
   It predicts what the state predicts, from tables of the sizes that stand.
 

@@ -28,13 +28,23 @@ What is different here, and why:
   occurrence, writes the last and counts one.
 - Exploring writes nothing: sampled rows of a reward live in the step alone.
   (There, the copy to restore them from is an alias.)
-- An id at the largest width has no action, hence no log probability.
+- An id at the largest width has no action, hence no log probability. A policy
+  learns of an id once it has grown, from hindsight, and of nothing before.
+- A policy's step comes after the batch is predicted, at the weights that
+  predicted it; the published loop takes it before, from the previous batch.
+- Policies see frequencies by the quarter octave (`blocks.FrequencyNet`), where
+  the published ones have an embedding for each; their layers are normalised
+  over the units of a row (LayerNorm), not over a batch.
+- Growing has a price, so that a row which learns next to nothing more stays.
+- Rates are free. The paper's policies learn by Adam at 1e-4; those of the
+  config at 2e-3.
 - Losses are means over a batch; normalisation has one call, learns in the
   weights' update alone and predicts with its running moments; each entity has
   a loss history of its own.
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -109,11 +119,13 @@ def esapn(
     history: T, losses that are kept per id.
     explore: chance of growing before anything is learnt, in (0, 1).
     price: what growing by a size costs, in units of the loss: a row that learns
-      next to nothing more stays as it is. 0 is the paper's.
+      next to nothing more stays as it is. 0 is the paper's, and all that the
+      reward 'grown' allows.
     hidden: width of the policies' hidden layer.
 
   Raises:
-    ConfigError: for an unknown reward or baseline.
+    ConfigError: for an unknown reward or baseline, values out of range, or a
+      price that nothing could outweigh.
   """
   fields_lib.check(reward, REWARDS, 'Reward of ESAPN')
   fields_lib.check(base, BASELINES, 'Baseline of ESAPN')
@@ -126,9 +138,20 @@ def esapn(
     raise errors.ConfigError(
       f'ESAPN explores with chance {explore}; expected it in (0, 1).'
     )
-  if history < 1:
+  for value, what in ((history, 'losses per id'), (hidden, 'hidden units')):
+    if not isinstance(value, int) or value < 1:
+      raise errors.ConfigError(
+        f'ESAPN has {value!r} {what}; expected an integer of at least 1.'
+      )
+  if not 0 <= price < math.inf:
     raise errors.ConfigError(
-      f'ESAPN remembers {history} losses per id; expected at least 1.'
+      f'Growing by a size costs {price}; expected at least 0.'
+    )
+  if reward == 'grown' and price:
+    raise errors.ConfigError(
+      f"The reward 'grown' has one loss for both actions, so that the price "
+      f'of {price} alone would drive the policy, towards never growing; '
+      'expected price=0.'
     )
   net = blocks.FrequencyNet(2, hidden)
 

@@ -33,7 +33,12 @@ _METHODS = {
   'esapn_as_published': (
     'grow',
     lambda: search.esapn(
-      optax.adam(1e-2), reward='grown', base='last', explore=0.3, hidden=8
+      optax.adam(1e-2),
+      reward='grown',
+      base='last',
+      price=0.0,
+      explore=0.3,
+      hidden=8,
     ),
   ),
   'row_darts': ('mix', lambda: search.row_darts(1e-2)),
@@ -78,13 +83,16 @@ def _space(name, schema=None):
   return spaces.open_rows(closed, _DIMS, how) if how else closed
 
 
-def _run(name, stream=None, workdir=None, loss='square', **options):
+def _run(
+  name, stream=None, workdir=None, loss='square', num_steps=None, **options
+):
   return pipeline.run_stream(
     _space(name),
     _METHODS[name][1](),
     stream or _stream(),
     _settings(**options),
     loss=loss,
+    num_steps=num_steps,
     seed=1,
     workdir=workdir,
   )
@@ -160,6 +168,43 @@ class OnlineTest(parameterized.TestCase):
     done = _done(name)
     np.testing.assert_array_equal(done.logits[:140], other.logits[:140])
     self.assertTrue(np.any(done.logits[140:] != other.logits[140:]))
+
+  def test_a_run_stops_at_any_moment_and_goes_on(self):
+    """What is settled then has the sizes of then."""
+    workdir = self.create_tempdir().full_path
+    done, before = _done('esapn'), None
+    for num_steps in (4, 7, 13):
+      found = _run('esapn', workdir=workdir, num_steps=num_steps)
+      rows = min(20 * num_steps, _ROWS)
+      np.testing.assert_array_equal(found.logits, done.logits[:rows])
+      self.assertEqual(int(found.state.train.step), num_steps)
+      model = pipeline.settle(found, _settings())
+      sizes = np.concatenate(
+        [np.asarray(found.state.own[name]['size']) for name in ('user', 'item')]
+      )
+      entries = np.array(_DIMS)[sizes].sum()
+      self.assertEqual(model.architecture.embedding_params, entries)
+      self.assertEqual(sum(x.size for x in model.tables.values()), entries)
+      # It predicts what the state then does.
+      _, tools, _ = _parts('esapn')
+      batch = batches_lib.Batches(_stream().train, 20, shuffle=False)
+      standing = online.make_predict(tools, found.online)
+      np.testing.assert_allclose(
+        pipeline.predictions(model, _stream().train, 20)[:20],
+        standing(found.state, batch.batch(0, 0)),
+        rtol=1e-4,
+        atol=1e-5,
+      )
+      if before is not None:
+        self.assertTrue(np.all(sizes >= before) and np.any(sizes > before))
+      before = sizes
+      scored = pipeline.prequential(_stream().train, found.logits, 'square')
+      self.assertGreater(scored['accuracy'], 0)
+    with self.assertRaisesRegex(errors.CheckpointError, '13 steps'):
+      _run('esapn', workdir=workdir, num_steps=4)
+    for num_steps in (0, 14):
+      with self.assertRaisesRegex(errors.ConfigError, 'expected 1 to 13'):
+        _run('esapn', num_steps=num_steps)
 
   def test_a_killed_run_ends_with_the_same_bits(self):
     self._check_killed('esapn')
