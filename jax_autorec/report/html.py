@@ -635,8 +635,11 @@ def _head(head: Mapping[str, Any]) -> str:
 
 def _facts(report) -> list[list[tuple[str, str]]]:
   """Two lists of (name, value): sizes; times and rows."""
+  # As the table of sizes has them, where there is one.
   sizes = [
-    (name, report[key]) for key, name in SIZE_NAMES.items() if key in report
+    (name, _number(report[key], 0))
+    for key, name in SIZE_NAMES.items()
+    if key in report and 'sizes' not in report
   ]
   # Near 0 a codebook has collapsed; at 1 all its centroids are used alike.
   sizes += [
