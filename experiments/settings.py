@@ -51,7 +51,7 @@ _DEFAULT = {
       'learning_rate': 1e-2,
     },
     # Fewer updates leave the policy nearly even.
-    'nis': {'epochs': 4, 'min_steps': 2000},
+    'nis': {'epochs': 4, 'min_steps': 5000},
     # At most: it stops as a training does.
     'sseds': {'epochs': 20, 'min_steps': 1000},
     'autosrh': {'epochs': 20, 'min_steps': 2000},
