@@ -25,9 +25,18 @@ CONTROLS = {
   'random': 'random subset',
   'random_dims': 'random widths',
   'random_blocks': 'random blocks',
+  'random_entries': 'random entries',
+  'random_rows': 'random rows',
   'uniform': 'one width',
   'hash': 'hashed rows',
 }
+
+
+def control_name(control: str) -> str:
+  """What reports call a control: 'random_dims:2' is 'random widths 2'."""
+  kind, _, draw = control.partition(':')
+  return f'{CONTROLS[kind]} {draw}'.rstrip()
+
 
 # Their supernet is the gated model, and what it wants is known.
 _GATED_METHODS = ('autofis', 'gates')

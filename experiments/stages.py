@@ -114,7 +114,7 @@ def run(
   plans = {'retrain': (architecture, settings)}
   for control in values.get('controls', ()):
     plan, train = control_plan(control, task, values, derived)
-    plans[f'control:{settings_lib.CONTROLS[control]}'] = (
+    plans[f'control:{settings_lib.control_name(control)}'] = (
       plan,
       settings_lib.training(values, parallel, **train),
     )

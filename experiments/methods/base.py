@@ -144,7 +144,23 @@ def random_dims(
   )
 
 
+def random_entries(
+  task: Task, space: arch_lib.Architecture, found: arch_lib.Architecture
+) -> arch_lib.Architecture:
+  """Random entries of the tables, at the size that was found."""
+  return controls.random_entries(space, found, task.seed)
+
+
+def random_rows(
+  task: Task, space: arch_lib.Architecture, found: arch_lib.Architecture
+) -> arch_lib.Architecture:
+  """Random rows at random widths, at the size that was found."""
+  return controls.random_rows(space, found, task.seed)
+
+
 WIDTH_CONTROLS = {'uniform': uniform, 'random_dims': random_dims}
+
+_APART = 10_000  # Seeds of further draws, beyond those of any table.
 
 Run = tuple[arch_lib.Architecture, search.Online]
 
@@ -161,7 +177,8 @@ class Method:
       None where the task leaves nothing to choose; None where nothing does.
     base: task -> the unsearched model that the result is compared with.
     controls: name -> (task, space, found) -> a closed architecture to compare
-      with, beside 'lr' and 'base'. Names are those of `settings.CONTROLS`.
+      with, beside 'lr' and 'base'. Names are those of `settings.CONTROLS`;
+      those that are drawn can be had again, 'random_dims:2' is another draw.
     online: of a method that follows a stream, task -> name -> space and method
       of every run over it, the result's first; None for all others.
   """
@@ -190,12 +207,21 @@ class Method:
     if name == 'base':
       return self.base(task)
     self.check_control(name)
-    return self.controls[name](task, space, found)
+    kind, _, draw = name.partition(':')
+    if draw:
+      task = dataclasses.replace(task, seed=task.seed + _APART * int(draw))
+    return self.controls[kind](task, space, found)
 
   def check_control(self, name: str) -> None:
     """Refuses a name before anything is trained."""
     known = ('lr', 'base', *self.controls)
-    if name not in known:
+    kind, colon, draw = name.partition(':')
+    if colon and not (kind.startswith('random') and draw.isdecimal()):
+      raise errors.ConfigError(
+        f'No control {name!r}: a number follows what is drawn at random alone, '
+        "as in 'random_dims:2'."
+      )
+    if kind not in known:
       raise errors.ConfigError(
         f'No control {name!r} of this method; its controls are: '
         f'{", ".join(known)}.{errors.nearest(name, known)}'

@@ -29,5 +29,8 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
 
 
 METHOD = base.Method(
-  _space, _selectors, base=base.widest, controls=base.WIDTH_CONTROLS
+  _space,
+  _selectors,
+  base=base.widest,
+  controls={**base.WIDTH_CONTROLS, 'random_entries': base.random_entries},
 )

@@ -37,6 +37,8 @@ _CONTROLS = {
   'base': 'the plain model, nothing searched',
   'all + bn + gates': 'all products, normalised and gated, none pruned',
   'random blocks': 'blocks drawn at random, of the size found',
+  'random entries': 'entries of the tables drawn at random, of the size found',
+  'random rows': 'rows and widths drawn at random, of the size found',
   'random subset': 'as many products of each order, drawn at random',
   'random widths': 'widths drawn at random, of the size found',
   'one width': 'one width for all fields, at least of the size found',
@@ -301,12 +303,13 @@ def _notes(report) -> list[str]:
       'row stored at its own width, the permutation of ids as index; methods '
       f'that mix all widths have no smaller form. {SIZE_NOTE}'
     ]
-  known = [
+  # 'random widths 2' is another draw of 'random widths'.
+  names = [name.rstrip(' 0123456789') for name in report.get('controls', {})]
+  return [
     f'{name}: {_CONTROLS[name]}.'
-    for name in report.get('controls', {})
+    for name in dict.fromkeys(names)
     if name in _CONTROLS
-  ]
-  return known + [
+  ] + [
     'Positive differences favour the result. Choices were made on the '
     'validation split; the test split was read once. NE is the logloss over '
     'that of the base rate, calibration the mean predicted over the mean '

@@ -7,6 +7,7 @@ import numpy as np
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import spaces
+from jax_autorec.search import patterns
 
 
 def keep_all(space: arch_lib.Architecture) -> arch_lib.Architecture:
@@ -127,6 +128,69 @@ def random_blocks(
   draws = [draw() for _ in range(1000)]
   nearest = min(draws, key=lambda kept: abs(entries(kept) - wanted))
   return spaces.with_blocks(space, nearest)
+
+
+def random_entries(
+  space: arch_lib.Architecture,
+  found: arch_lib.Architecture,
+  seed: int,
+) -> arch_lib.Architecture:
+  """Entries of the tables drawn evenly, at the `ep_total` that was found.
+
+  Args:
+    space: with a choice whose entries are kept by their size (PEP, AutoSrh).
+    found: what a search made of it.
+    seed: of the draws.
+  """
+
+  def scores():
+    rng = np.random.default_rng(seed)
+    for plan in space.categorical:
+      yield rng.random((plan.vocab_size, space.dim), np.float32)
+
+  return patterns.keep_largest(
+    space, scores, density=1.0, max_params=found.packed.ep_total
+  )
+
+
+def random_rows(
+  space: arch_lib.Architecture,
+  found: arch_lib.Architecture,
+  seed: int,
+) -> arch_lib.Architecture:
+  """Rows and widths drawn at random, at the size that was found.
+
+  Of a thousand draws the one nearest to it in `ep_total`. Fields differ in
+  both; an exponent that the whole draw shares makes it small or large. As with
+  what OptEmbed derives, a field keeps all its rows where the permutation that
+  leaving some out needs, an entry per id, would take more than they do.
+
+  Args:
+    space: with an open choice of rows.
+    found: what a search made of it.
+    seed: of the draws.
+  """
+  rng = np.random.default_rng(seed)
+  rows = np.array([plan.vocab_size for plan in space.categorical])
+  width = space.choice.width
+  wanted = found.packed.ep_total - space.first_order_params
+
+  def draw():
+    exponent = 2.0 ** rng.uniform(-3, 5)
+    parts = rng.random((2, len(rows))) ** exponent
+    dims = 1 + np.floor(parts[0] * width).astype(int)
+    counts = np.maximum(1, np.round(parts[1] * rows)).astype(int)
+    whole = counts * dims + rows >= rows * dims
+    counts = np.where(whole, rows, counts)
+    return dims, counts, int((counts * dims + np.where(whole, 0, rows)).sum())
+
+  draws = [draw() for _ in range(1000)]
+  dims, counts, _ = min(draws, key=lambda drawn: abs(drawn[2] - wanted))
+  kept = [
+    np.isin(np.arange(total), rng.choice(total, count, replace=False))
+    for total, count in zip(rows, counts)
+  ]
+  return spaces.with_row_mask(space, kept, dims.tolist())
 
 
 def _close(space, choose):

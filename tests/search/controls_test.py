@@ -1,11 +1,19 @@
 from absl.testing import absltest, parameterized
+import numpy as np
 
 from jax_autorec import schema as schema_lib
 from jax_autorec import spaces
-from jax_autorec.search import controls
+from jax_autorec.search import controls, patterns
 
 _SCHEMA = schema_lib.Schema(
   tuple(schema_lib.Field(name, vocab_size=9) for name in 'abcdef')
+)
+
+_LARGE = schema_lib.Schema(
+  tuple(
+    schema_lib.Field(name, vocab_size=size)
+    for name, size in zip('abcdef', (500, 300, 90, 40, 10, 3))
+  )
 )
 
 
@@ -73,14 +81,8 @@ class ControlsTest(parameterized.TestCase):
     dict(mode='multi', prefix=True, shared_row=True),
   )
   def test_random_blocks_have_the_size_found(self, **options):
-    schema = schema_lib.Schema(
-      tuple(
-        schema_lib.Field(name, vocab_size=size)
-        for name, size in zip('abcdef', (500, 300, 90, 40, 10, 3))
-      )
-    )
     space = spaces.open_blocks(
-      spaces.fm(schema, dim=8), (0.1, 0.2, 0.3, 0.4), (2, 2, 4), **options
+      spaces.fm(_LARGE, dim=8), (0.1, 0.2, 0.3, 0.4), (2, 2, 4), **options
     )
     size = lambda model: model.embedding_params + model.projection_params
     full = space.choice.all_entries
@@ -96,6 +98,44 @@ class ControlsTest(parameterized.TestCase):
         self.assertLess(abs(size(control) - size(found)), 0.03 * full)
       self.assertEqual(drawn[0], drawn[1])
       self.assertNotEqual(drawn[0], drawn[2])
+
+  def test_random_entries_have_the_size_found(self):
+    model = spaces.fm(_LARGE, dim=8)
+    space = spaces.open_thresholds(model)
+    rng = np.random.default_rng(0)
+    scores = [
+      rng.random((plan.vocab_size, 8), np.float32) for plan in model.categorical
+    ]
+    # Of a field that is left out, the random control may hold entries.
+    scores[2][:] = -np.inf
+    found = patterns.keep_largest(space, lambda: scores, density=0.3)
+    drawn = [controls.random_entries(space, found, s) for s in (0, 0, 1)]
+    for control in drawn:
+      self.assertFalse(control.is_open)
+      self.assertLessEqual(control.ep_total, found.ep_total)
+      self.assertGreater(control.ep_total, found.ep_total - 1)
+      # Every field has its share of what is drawn evenly.
+      held = [p.num_values / p.vocab_size for p in control.categorical[:3]]
+      self.assertLess(max(held) - min(held), 0.4)
+    self.assertEqual(drawn[0], drawn[1])
+    self.assertNotEqual(drawn[0], drawn[2])
+
+  def test_random_rows_have_the_size_found(self):
+    space = spaces.open_row_mask(spaces.fm(_LARGE, dim=16))
+    for share, dim in ((0.05, 4), (0.4, 12), (1.0, 16)):
+      kept = [
+        np.arange(plan.vocab_size) < share * plan.vocab_size
+        for plan in space.categorical
+      ]
+      found = spaces.with_row_mask(space, kept, [dim] * len(kept))
+      drawn = [controls.random_rows(space, found, s) for s in (0, 0, 1)]
+      for control in drawn:
+        self.assertFalse(control.is_open)
+        self.assertLess(abs(control.ep_total / found.ep_total - 1), 0.05)
+      self.assertEqual(drawn[0], drawn[1])
+      self.assertNotEqual(drawn[0], drawn[2])
+      if share < 1:
+        self.assertGreater(len({plan.dim for plan in drawn[0].categorical}), 1)
 
 
 if __name__ == '__main__':
