@@ -19,6 +19,8 @@ widths are searched), MLP 400 x 3, batch 4096, ids 1 / rank distributed.
   autodim_second  the same by the exact second order; its base is autodim_first
   nis, autoemb, sseds, autosrh, pep, optembed, dpq, mgqe
                   the steps of these methods
+  stream_fixed    a stream of two fields of ids, every row at the width of 32
+  esapn           the same with rows that grow
 
 `--compare=vocab` takes each case at the first vocabulary as its base.
 
@@ -71,7 +73,7 @@ _DIMS = (2, 8, 16, 24, 32)
 _SMALLEST = 4  # Vocabulary of the smallest field.
 
 
-def _schema(vocab):
+def _schema(vocab, num_fields):
   """Fields of log-spaced or equal vocabularies that sum to `vocab`."""
   import numpy as np
   from scipy import optimize
@@ -79,9 +81,9 @@ def _schema(vocab):
   from jax_autorec import schema as schema_lib
 
   if _SIZES.value == 'equal':
-    sizes = np.full(_FIELDS, vocab // _FIELDS)
+    sizes = np.full(num_fields, vocab // num_fields)
   else:
-    spaced = lambda log: np.geomspace(_SMALLEST, np.exp(log), _FIELDS)
+    spaced = lambda log: np.geomspace(_SMALLEST, np.exp(log), num_fields)
     largest = optimize.brentq(lambda x: spaced(x).sum() - vocab, 0, 40)
     sizes = spaced(largest).astype(int)
   sizes[-1] += vocab - sizes.sum()
@@ -101,7 +103,7 @@ def _batches(schema, steps, seed=0):
 
   rng = np.random.default_rng(seed)
   sizes = np.array([field.vocab_size for field in schema.fields])
-  uniform = rng.random((steps, _BATCH, _FIELDS))
+  uniform = rng.random((steps, _BATCH, len(sizes)))
   ids = np.minimum(np.floor(sizes**uniform) - 1, sizes - 1).astype(np.int32)
   shape = steps, _BATCH
   return Batch(
@@ -213,7 +215,19 @@ def _quantized(schema, kind, tiers):
   return spaces.quantize(plain, kind, 16, tiers), None
 
 
-# Name -> (space and selectors of a schema, name of its base).
+def _stream(schema, grows):
+  import optax
+
+  from jax_autorec import search, spaces
+
+  plain = spaces.rater(schema, dim=_DIMS[-1])
+  if not grows:
+    return plain, search.fixed()
+  return spaces.open_rows(plain, _DIMS), search.esapn(optax.adam(1e-3))
+
+
+# Name -> (space and selectors of a schema, name of its base); of a stream, its
+# method in place of selectors.
 _CASE_TABLE = {
   'row_sparse': (lambda s: (_deepfm(s), None), 'mlp_only'),
   'dense': (lambda s: (_deepfm(s), None), 'mlp_only'),
@@ -223,7 +237,7 @@ _CASE_TABLE = {
   'autodim': (functools.partial(_autodim, period=10), 'fde_32'),
   'autodim_first': (functools.partial(_autodim, period=1), 'fde_32'),
   'autodim_second': (
-    functools.partial(_autodim, period=1, inner_rate=1e-3),
+    functools.partial(_autodim, period=1, inner_rate=1.0),
     'autodim_first',
   ),
   'nis': (_nis, 'fde_32'),
@@ -234,6 +248,8 @@ _CASE_TABLE = {
   'optembed': (_optembed, 'fde_32'),
   'dpq': (lambda s: _quantized(s, 'sx', [(1.0, 32)]), 'fde_32'),
   'mgqe': (lambda s: _quantized(s, 'vq', [(0.1, 64), (0.9, 16)]), 'fde_32'),
+  'stream_fixed': (functools.partial(_stream, grows=False), 'mlp_only'),
+  'esapn': (functools.partial(_stream, grows=True), 'stream_fixed'),
 }
 
 
@@ -244,7 +260,7 @@ class _Case:
     import jax
 
     from jax_autorec.nn import model as model_lib
-    from jax_autorec.search import supernet
+    from jax_autorec.search import online, supernet
     from jax_autorec.train import parallel
     from jax_autorec.train import settings as settings_lib
     from jax_autorec.train import state as state_lib
@@ -252,8 +268,9 @@ class _Case:
 
     self.name, self.vocab, self.steps = name, vocab, steps
     make, self.base = _CASE_TABLE[name]
-    schema = _schema(vocab)
-    architecture, selectors = make(schema)
+    is_stream = 'stream_fixed' in (name, self.base)
+    schema = _schema(vocab, 2 if is_stream else _FIELDS)
+    architecture, method = make(schema)
     settings = settings_lib.Settings(
       batch_size=_BATCH,
       table_optimizer='dense_adam' if name == 'dense' else 'rowwise_adagrad',
@@ -264,10 +281,15 @@ class _Case:
     example = state_lib.example_batch(schema)
     key = jax.random.key(0)
     batches = _batches(schema, steps)
-    if selectors:
-      self.state = supernet.init(model, optimizer, selectors, example, key)
-      step = supernet.make_step(model, optimizer, selectors)
-      bilevel = any(s.split == 'valid' for s in selectors.values())
+    if is_stream:
+      tools = online.tools(model, optimizer, 'log')
+      self.state = online.init(tools, method, example, steps * _BATCH, key)
+      step = online.make_step(tools, method, 'log')
+      batches = (batches, _batches(schema, steps, seed=1))
+    elif method:
+      self.state = supernet.init(model, optimizer, method, example, key)
+      step = supernet.make_step(model, optimizer, method)
+      bilevel = any(s.split == 'valid' for s in method.values())
       other = _batches(schema, steps, seed=1) if bilevel else None
       batches = (batches, other)
     else:

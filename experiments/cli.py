@@ -4,6 +4,7 @@ from collections.abc import Callable
 import errno
 import importlib.util
 import logging
+import os
 import pathlib
 import sys
 from typing import Any
@@ -132,6 +133,10 @@ def run(main: Callable[[list[str]], None]) -> None:
       main(argv)
     except errors.AutorecError as error:
       print(f'Error: {error}', file=sys.stderr)
+      sys.exit(1)
+    except BrokenPipeError:
+      # Who was reading has stopped (`| head`): nobody is left to be told.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
       sys.exit(1)
     except OSError as error:
       if error.errno not in _NO_ROOM:

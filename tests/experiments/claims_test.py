@@ -60,10 +60,13 @@ class PlantedTest(parameterized.TestCase):
     self.assertGreaterEqual(good, 8)
 
 
-class PlantedWidthsTest(parameterized.TestCase):
-  """Single-level AD-s is in the table to be seen, and not held to it."""
+# Table -> rows that are there to be seen, and not held to it: RESULTS.md says
+# why each fails.
+_SEEN = {'ranks': ('ads',)}
 
-  @parameterized.parameters('ranks', 'noise', 'head')
+
+class PlantedWidthsTest(parameterized.TestCase):
+  @parameterized.parameters('ranks', 'noise', 'head', 'permuted')
   def test_recovery_in_eight_of_ten_seeds(self, name):
     cells = _compare(
       f'planted_widths_table.py:{name}', self.create_tempdir().full_path
@@ -72,35 +75,35 @@ class PlantedWidthsTest(parameterized.TestCase):
       'ranks': lambda line: float(line['rank_correlation']) >= 0.7,
       'noise': lambda line: float(line['noise_least']) == 1,
       'head': lambda line: float(line['tail']) <= float(line['head']),
+      'permuted': lambda line: float(line['rank_correlation']) < 0.7,
     }[name]
-    good = collections.Counter()
+    random = collections.defaultdict(list)
     for (row, model, seed), line in cells.items():
       if model != 'result':
+        random[row, seed].append(float(line['logloss']))
+    good = collections.Counter()
+    for (row, model, seed), line in cells.items():
+      if model != 'result' or row in _SEEN.get(name, ()):
         continue
       own = recovered(line)
-      controls = [
-        float(other['logloss'])
-        for (its_row, kind, its_seed), other in cells.items()
-        if (its_row, its_seed) == (row, seed) and kind != 'result'
-      ]
-      # What is quantised has no random counterpart.
-      own &= all(float(line['logloss']) < control for control in controls)
+      # What is given its sizes has no random counterpart.
+      if (row, seed) in random:
+        own &= float(line['logloss']) < np.median(random[row, seed])
       good[row] += own
-    good.pop('ads', None)
     self.assertNotEmpty(good)
-    for row, count in good.items():
-      self.assertGreaterEqual(count, 8, row)
+    failing = {row: count for row, count in good.items() if count < 8}
+    self.assertEmpty(failing)
 
   def test_two_copies_are_not_given_twice_the_room(self):
     cells = _compare(
       'planted_widths_table.py:duplicate', self.create_tempdir().full_path
     )
-    found = [
-      float(line['duplicate'])
-      for (_, model, _), line in cells.items()
-      if model == 'result'
-    ]
-    self.assertLess(np.mean(found), 2)
+    found = collections.defaultdict(list)
+    for (row, model, _), line in cells.items():
+      if model == 'result':
+        found[row].append(float(line['duplicate']))
+    means = {row: np.mean(values) for row, values in found.items()}
+    self.assertLess(max(means.values()), 2, means)
 
 
 class FrappeTest(parameterized.TestCase):

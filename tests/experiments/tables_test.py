@@ -354,6 +354,14 @@ class CompareTest(parameterized.TestCase):
     self.assertEqual(again.stdout.count('done, took '), 2)
     self.assertEqual(again.stdout.count('to do (failed: status 1'), 2)
     self.assertIn('2 cells scaled from other rows', again.stdout)
+    command = [sys.executable, '-m', 'experiments.compare', *arguments]
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
+    with subprocess.Popen(
+      [*command, '--dry_run'], cwd=_ROOT, text=True, **pipes
+    ) as closed:
+      closed.stdout.close()  # As `| head` does.
+      self.assertNotIn('Traceback', closed.stderr.read())
+    self.assertEqual(closed.returncode, 1)
     # What the cells took is that of a part of them, too.
     part = _run('compare', *arguments, '--rows=fm', '--seeds=2')
     self.assertEqual(part.returncode, 0, part.stderr)
