@@ -374,7 +374,7 @@ class Architecture:
     """Entries of the maps that bring narrow rows to the common width.
 
     0 where an open choice has maps of its own: those are measured
-    (`pipeline.size`).
+    (`models.size`).
     """
     return sum(map(self._projection_params, self.fields))
 

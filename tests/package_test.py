@@ -18,7 +18,7 @@ _PACKAGE = _ROOT / 'jax_autorec'
 # What a package may import of the others; a name above may know those below.
 _LAYERS = (
   {'__init__'},
-  {'pipeline'},
+  {'pipeline', 'streaming'},
   {'search'},
   {'train'},
   {'data', 'nn', 'optim', 'report'},

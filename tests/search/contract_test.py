@@ -22,7 +22,8 @@ from jax_autorec.data import batches, planted
 from jax_autorec.nn import blocks
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import controls, supernet
-from jax_autorec.train import parallel
+from jax_autorec.train import models as models_lib
+from jax_autorec.train import parallel, retraining
 from jax_autorec.train import settings as settings_lib
 from jax_autorec.train import state as state_lib
 
@@ -234,7 +235,7 @@ def _derived(name):
 
 @functools.cache
 def _retrained(name):
-  return pipeline.retrain(_derived(name), _data(), _settings(), seed=1)
+  return retraining.retrain(_derived(name), _data(), _settings(), seed=1)
 
 
 # Methods whose derived tables are smaller than those that are searched.
@@ -268,7 +269,7 @@ def _narrowed(name):
   arch = {'fields': _NARROWED[name](found.state.arch['fields'])}
   found = dataclasses.replace(found, state=found.state.replace(arch=arch))
   derived = pipeline.derive(found, _data())
-  return pipeline.retrain(derived, _data(), _settings(), seed=1)
+  return retraining.retrain(derived, _data(), _settings(), seed=1)
 
 
 # Methods that train no choices, and whose choices also follow a decay or an
@@ -359,7 +360,7 @@ def _moved(name, data, move):
   batch = batches.Batches(data.valid, 200).batch(0, 0)
   logits = jax.jit(supernet.make_predict(model, selectors))(state, batch)
   # Of equal scores the first candidate's counts, that of the full width.
-  with mock.patch.object(pipeline, 'measure', lambda *_: {'auc': 0.5}):
+  with mock.patch.object(models_lib, 'measure', lambda *_: {'auc': 0.5}):
     derived = pipeline.derive(pipeline.Found(space, selectors, state, {}), data)
   if name in _WITHOUT_DRAWS:
     step = jax.jit(supernet.make_step(model, optimizer, selectors))
@@ -372,9 +373,9 @@ def _moved(name, data, move):
 _LIST = """
 import sys
 import jax
-from jax_autorec import pipeline
+from jax_autorec.train import models
 for directory in sys.argv[1:]:
-  model = pipeline.load(directory)
+  model = models.load(directory)
   arrays = jax.tree.leaves((model.params, model.tables, model.batch_stats))
   arrays += list(model.architecture.arrays.values())
   print(max(x.size for x in arrays), sum(x.size for x in model.tables.values()))
@@ -559,7 +560,7 @@ class ContractTest(parameterized.TestCase):
     directories = [self.create_tempdir().full_path for _ in names]
     models = [_narrowed(name) for name in names]
     for model, directory in zip(models, directories):
-      pipeline.save(model, directory)
+      models_lib.save(model, directory)
     lines = subprocess.run(
       [sys.executable, '-c', _LIST, *directories],
       cwd=pathlib.Path(__file__).parent.parent.parent,
@@ -672,17 +673,17 @@ _CLOSED = {
 _FRESH = """
 import json, pathlib, sys
 import numpy as np
-from jax_autorec import pipeline
 from jax_autorec.data import planted
+from jax_autorec.train import models
 data = planted.generate(**json.loads(sys.argv[1]))
 results = {}
 for directory in sys.argv[2:]:
-  model = pipeline.load(directory)
+  model = models.load(directory)
   entries = {}
   for path in pathlib.Path(directory).glob('*.npz'):
     with np.load(path) as file:
       entries |= {f'{path.stem}/{k}': file[k].size for k in file.files}
-  valid = pipeline.evaluate(model, data.valid, 200)
+  valid = models.evaluate(model, data.valid, 200)
   results[pathlib.Path(directory).name] = [valid, entries, model.total_params]
 print(json.dumps(results))
 """
@@ -697,9 +698,9 @@ class ClosedTest(parameterized.TestCase):
     for name, close in _CLOSED.items():
       architecture = close(data)
       self.assertFalse(architecture.is_open)
-      trained = pipeline.retrain(architecture, data, _settings(), seed=1)
-      models[name] = pipeline.pack(trained)
-      pipeline.save(models[name], root / name)
+      trained = retraining.retrain(architecture, data, _settings(), seed=1)
+      models[name] = retraining.pack(trained)
+      models_lib.save(models[name], root / name)
     done = subprocess.run(
       [
         *(sys.executable, '-c', _FRESH, json.dumps(options)),
@@ -713,7 +714,7 @@ class ClosedTest(parameterized.TestCase):
     self.assertEqual(done.returncode, 0, done.stderr)
     for name, (valid, entries, total) in json.loads(done.stdout).items():
       model = models[name]
-      self.assertEqual(valid, pipeline.evaluate(model, data.valid, 200))
+      self.assertEqual(valid, models_lib.evaluate(model, data.valid, 200))
       self.assertEqual(valid['auc'], model.valid['auc'])
       architecture = model.architecture
       arrays = sum(x.size for x in architecture.arrays.values())

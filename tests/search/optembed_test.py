@@ -15,6 +15,7 @@ from jax_autorec.data import batches, planted
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import patterns, supernet
 from jax_autorec.search.optembed import Evolution, evolve, kept_rows
+from jax_autorec.train import models as models_lib
 from jax_autorec.train import settings as settings_lib
 from jax_autorec.train import steps
 
@@ -258,7 +259,7 @@ class DeriveTest(parameterized.TestCase):
 
   def test_stopped_and_continued_scores_nothing_twice(self):
     workdir = self.create_tempdir().full_path
-    score, count = pipeline.measure, 0
+    score, count = models_lib.measure, 0
 
     def killing(*arguments):
       nonlocal count
@@ -267,16 +268,16 @@ class DeriveTest(parameterized.TestCase):
         raise KeyboardInterrupt
       return score(*arguments)
 
-    with mock.patch.object(pipeline, 'measure', killing):
+    with mock.patch.object(models_lib, 'measure', killing):
       with self.assertRaises(KeyboardInterrupt):
         pipeline.derive(_found(), _data(), workdir=workdir)
     count = 100
     derived = None
-    with mock.patch.object(pipeline, 'measure', killing):
+    with mock.patch.object(models_lib, 'measure', killing):
       derived = pipeline.derive(_found(), _data(), workdir=workdir)
     later = count - 100
     count = 100
-    with mock.patch.object(pipeline, 'measure', killing):
+    with mock.patch.object(models_lib, 'measure', killing):
       whole = pipeline.derive(_found(), _data())
       again = pipeline.derive(_found(), _data(), workdir=workdir)
     self.assertEqual(later + 11, count - 100)

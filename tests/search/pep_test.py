@@ -14,6 +14,8 @@ from jax_autorec import fields as fields_lib
 from jax_autorec.data import planted
 from jax_autorec.nn import embeddings
 from jax_autorec.search import base, patterns, supernet
+from jax_autorec.train import models as models_lib
+from jax_autorec.train import retraining
 from jax_autorec.train import settings as settings_lib
 
 _DIM, _DENSITY = 6, 0.3
@@ -151,12 +153,12 @@ class DeriveTest(parameterized.TestCase):
 
   def test_a_saved_model_has_no_start(self):
     derived = pipeline.derive(_found())
-    model = pipeline.retrain(
+    model = retraining.retrain(
       derived, _data(), settings_lib.Settings(epochs=1, batch_size=500)
     )
     directory = self.create_tempdir().full_path
-    pipeline.save(model, directory)
-    loaded = pipeline.load(directory)
+    models_lib.save(model, directory)
+    loaded = models_lib.load(directory)
     names = set(loaded.architecture.arrays)
     self.assertFalse([n for n in names if n.startswith(arch_lib.INITIAL)])
     self.assertEqual(names, set(derived.constants))

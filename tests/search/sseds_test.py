@@ -10,10 +10,11 @@ import numpy as np
 
 from jax_autorec import errors, pipeline, search, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec.data import planted
+from jax_autorec.data import batches, planted
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import supernet
 from jax_autorec.search.sseds import keep_columns, mean_saliency
+from jax_autorec.train import models as models_lib
 from jax_autorec.train import settings as settings_lib
 from jax_autorec.train import state as state_lib
 
@@ -71,7 +72,7 @@ class SaliencyTest(absltest.TestCase):
     pipeline.derive(
       pipeline.Found(found.space, spied, found.state, {}), data, rows
     )
-    batch = next(pipeline._in_order(data.valid, rows))
+    batch = next(batches.in_order(data.valid, rows))
 
     def loss(mask):
       logits = predict(found.state, batch, {'fields': {'mask': mask}})
@@ -174,7 +175,7 @@ class BudgetTest(parameterized.TestCase):
     found = keep_columns(space, saliency, lambda a: a.ep_total, budget)
     self.assertLessEqual(found.ep_total, budget)
     self.assertGreaterEqual(found.ep_total, 0.9 * budget)
-    model = pipeline.Model(found, *_variables(found), {}, {})
+    model = models_lib.Model(found, *_variables(found), {}, {})
     held = sum(x.size for x in model.tables.values())
     projections = jax.tree.leaves(model.params.get('embeddings', {}))
     self.assertEqual(held, found.embedding_params)
