@@ -22,7 +22,7 @@ _LAYERS = (
   {'search'},
   {'train'},
   {'data', 'nn', 'optim', 'report'},
-  {'sizes', 'spaces'},
+  {'field_spaces', 'quantization', 'sizes', 'spaces'},
   {'architecture'},
   {'fields'},
   {'comparison', 'metrics', 'rows'},
@@ -151,7 +151,7 @@ print(jar.nn.blocks.MLP((4,)).norm, jar.train.loop.Stopping().patience)
   def test_plain_data_do_not_import_jax(self):
     _python(
       'from jax_autorec import architecture, errors, fields, schema\n'
-      'from jax_autorec import sizes, spaces',
+      'from jax_autorec import field_spaces, quantization, sizes, spaces',
       ('jax', 'flax'),
     )
 

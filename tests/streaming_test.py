@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jax_autorec import data as data_lib
-from jax_autorec import errors, search, spaces, streaming
+from jax_autorec import errors, field_spaces, search, spaces, streaming
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import batches as batches_lib
 from jax_autorec.data import dataset as dataset_lib
@@ -77,7 +77,7 @@ def _settings(**options):
 def _space(name):
   how, _ = _METHODS[name]
   closed = spaces.rater(_schema(), dim=_DIMS[-1], width=_DIMS[-1], hidden=(8,))
-  return spaces.open_rows(closed, _DIMS, how) if how else closed
+  return field_spaces.open_rows(closed, _DIMS, how) if how else closed
 
 
 def _run(name, workdir=None, loss='square', num_steps=None, **options):

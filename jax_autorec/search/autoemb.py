@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import errors, spaces
+from jax_autorec import errors, field_spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec.nn import blocks
 from jax_autorec.search import base, online
@@ -80,7 +80,7 @@ def autoemb(
       [dims[n] for n in own[: len(buckets)]]
       for own, buckets in zip(best, counts)
     ]
-    return spaces.with_buckets(context.architecture, chosen)
+    return field_spaces.with_buckets(context.architecture, chosen)
 
   def record(arch, memory):
     del memory
@@ -194,6 +194,6 @@ def _dims(tools):
   choice = tools.model.architecture.choice
   if not isinstance(choice, fields_lib.MixedRows):
     raise errors.ConfigError(
-      "AutoEmb mixes rows: open them by spaces.open_rows(..., how='mix')."
+      "AutoEmb mixes rows: open them by field_spaces.open_rows(..., how='mix')."
     )
   return choice.dims

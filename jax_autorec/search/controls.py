@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import spaces
+from jax_autorec import field_spaces
 
 
 def keep_all(space: arch_lib.Architecture) -> arch_lib.Architecture:
@@ -65,8 +65,8 @@ def random_dims(
   """
   rng = np.random.default_rng(seed)
   dims, count = sorted(dims), len(architecture.categorical)
-  space = spaces.open_dims(architecture, dims, transform=transform)
-  constant, parts = spaces.dim_sizes(space)
+  space = field_spaces.open_dims(architecture, dims, transform=transform)
+  constant, parts = field_spaces.dim_sizes(space)
   wanted = found.packed.ep_total - constant
   fields, places = np.arange(count), rng.integers(0, len(dims), count)
   moved = True
@@ -78,7 +78,7 @@ def random_dims(
       change = parts[field, place] - parts[field, places[field]]
       if abs(over + change) < abs(over):
         places[field], moved = place, True
-  return spaces.with_dims(space, [dims[place] for place in places])
+  return field_spaces.with_dims(space, [dims[place] for place in places])
 
 
 def random_blocks(
@@ -126,7 +126,7 @@ def random_blocks(
   wanted += found.projection_params
   draws = [draw() for _ in range(1000)]
   nearest = min(draws, key=lambda kept: abs(entries(kept) - wanted))
-  return spaces.with_blocks(space, nearest)
+  return field_spaces.with_blocks(space, nearest)
 
 
 def _close(space, choose):

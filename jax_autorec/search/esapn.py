@@ -159,7 +159,8 @@ def esapn(
     architecture = tools.model.architecture
     if not isinstance(architecture.choice, fields_lib.GrowingRows):
       raise errors.ConfigError(
-        "ESAPN grows rows: open them by spaces.open_rows(..., how='grow')."
+        'ESAPN grows rows: open them by '
+        "field_spaces.open_rows(..., how='grow')."
       )
     if not isinstance(train.table_optimizer, tables_lib.SparseState):
       raise errors.ConfigError(

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import errors, spaces
+from jax_autorec import errors, field_spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec.search import base, rewards
 from jax_autorec.types import Array
@@ -319,7 +319,9 @@ def nis(
         'NIS left no field any row: raise its budget, lower its cost_weight, '
         'or let blocks warm up for longer.'
       )
-    return spaces.with_blocks(context.architecture, np.asarray(kept).tolist())
+    return field_spaces.with_blocks(
+      context.architecture, np.asarray(kept).tolist()
+    )
 
   def record(arch, memory):
     del memory

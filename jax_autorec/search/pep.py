@@ -52,7 +52,7 @@ def pep(
     max_params: budget of `ep_total` in place of `density`.
 
   Returns:
-    A selector for the slot 'fields' of `spaces.open_thresholds`.
+    A selector for the slot 'fields' of `field_spaces.open_thresholds`.
   """
   patterns.check(density, max_params)
 

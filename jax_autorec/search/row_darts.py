@@ -29,7 +29,7 @@ def row_darts(learning_rate: float = 1e-4) -> online.Online:
     architecture = tools.model.architecture
     if not isinstance(architecture.choice, fields_lib.MixedRows):
       raise errors.ConfigError(
-        'DARTS over sizes mixes rows: open them by spaces.open_rows(..., '
+        'DARTS over sizes mixes rows: open them by field_spaces.open_rows(..., '
         "how='mix')."
       )
     own = {}

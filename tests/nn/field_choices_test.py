@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_autorec import errors, spaces
+from jax_autorec import errors, field_spaces, spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
 from jax_autorec.nn import embeddings, field_choices
@@ -459,7 +459,7 @@ def _batch(rows=23, seed=0):
 
 def _supernet(**options):
   """A model of open blocks, with weights and a choice."""
-  space = spaces.open_blocks(
+  space = field_spaces.open_blocks(
     spaces.fm(_SCHEMA, dim=6), (0.3, 0.3, 0.4), (2, 1, 3), **options
   )
   model = model_lib.build(space)
@@ -524,7 +524,7 @@ class BlocksTest(parameterized.TestCase):
   @parameterized.parameters(*_BLOCKS)
   def test_the_closed_model_with_the_same_weights_is_the_same(self, **options):
     space, model, variables = _supernet(**options)
-    closed = spaces.with_blocks(space, _KEPT)
+    closed = field_spaces.with_blocks(space, _KEPT)
     params = _closed_params(space, closed, variables['params'])
     expected = model.apply(variables, _batch())
     got = model_lib.build(closed).apply({'params': params}, _batch())
@@ -565,10 +565,12 @@ class BlocksTest(parameterized.TestCase):
     self.assertTrue(np.all(grads[live] != 0))
 
   def test_one_block_of_columns_needs_no_map(self):
-    space = spaces.open_blocks(spaces.fm(_SCHEMA, dim=6), (0.5, 0.5), (6,))
+    space = field_spaces.open_blocks(
+      spaces.fm(_SCHEMA, dim=6), (0.5, 0.5), (6,)
+    )
     variables = model_lib.build(space).init(jax.random.key(0), _batch())
     self.assertNotIn('fields', variables['params'])
-    closed = spaces.with_blocks(space, [[9], [7], [4]])
+    closed = field_spaces.with_blocks(space, [[9], [7], [4]])
     self.assertEqual(closed.projection_params, 0)
 
 
@@ -705,8 +707,8 @@ class MixedBucketsTest(parameterized.TestCase):
     }
     weights, outs = jnp.array([0.3, 0.7]), []
     for space in (
-      spaces.open_dims(closed, dims, tables='separate'),
-      spaces.open_buckets(closed, dims, counts),
+      field_spaces.open_dims(closed, dims, tables='separate'),
+      field_spaces.open_buckets(closed, dims, counts),
     ):
       model = model_lib.build(space)
       variables = model.init(jax.random.key(0), _batch(), train=True)

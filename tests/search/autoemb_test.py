@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import errors, search, spaces
+from jax_autorec import errors, field_spaces, search, spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
 from jax_autorec.nn import model as model_lib
@@ -24,7 +24,7 @@ def _schema():
 class StreamTest(parameterized.TestCase):
   def _parts(self):
     space = spaces.rater(_schema(), dim=4, hidden=(8,))
-    space = spaces.open_rows(space, (2, 4), 'mix')
+    space = field_spaces.open_rows(space, (2, 4), 'mix')
     settings = settings_lib.Settings(batch_size=6)
     tools = online.tools(
       model_lib.build(space),
@@ -91,7 +91,7 @@ class BucketsTest(parameterized.TestCase):
   def _space(self, min_vocab=0):
     counts = {'user': [0, 0, 9, 8, 7, 3, 2, 1, 1], 'item': [0, 5] + [1] * 7}
     space = spaces.fm(_schema(), dim=4)
-    return spaces.open_buckets(space, (2, 4), counts, min_vocab)
+    return field_spaces.open_buckets(space, (2, 4), counts, min_vocab)
 
   def test_ids_of_an_octave_share_a_bucket(self):
     self.assertEqual(self._space().choice.starts, ((0, 4, 5, 7), (0,)))

@@ -15,8 +15,16 @@ import numpy as np
 import optax
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import (
+  field_spaces,
+  optim,
+  pipeline,
+  quantization,
+  search,
+  sizes,
+  spaces,
+)
 from jax_autorec import fields as fields_lib
-from jax_autorec import optim, pipeline, search, sizes, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import batches, planted
 from jax_autorec.nn import blocks
@@ -45,7 +53,7 @@ def _autodim(**options):
 def _open_dims(model, **options):
   def space(schema):
     plain = spaces.build(model, schema, dim=4, **_MLP.get(model, {}))
-    return spaces.open_dims(plain, (1, 2, 4), **options)
+    return field_spaces.open_dims(plain, (1, 2, 4), **options)
 
   return space
 
@@ -60,12 +68,12 @@ def _pep(space):
 
 
 def _columns(schema):
-  return spaces.open_columns(spaces.deepfm(schema, dim=4, hidden=(8,)))
+  return field_spaces.open_columns(spaces.deepfm(schema, dim=4, hidden=(8,)))
 
 
 def _blocks(schema, **options):
   plain = spaces.fm(schema, dim=4)
-  return spaces.open_blocks(plain, (0.3, 0.7), (1, 3), **options)
+  return field_spaces.open_blocks(plain, (0.3, 0.7), (1, 3), **options)
 
 
 def _nis(**options):
@@ -93,7 +101,7 @@ def _buckets(schema):
     field.name: [0, 0, *range(field.vocab_size - 2, 0, -1)]
     for field in schema.categorical
   }
-  return spaces.open_buckets(spaces.fm(schema), _DIMS, frequencies)
+  return field_spaces.open_buckets(spaces.fm(schema), _DIMS, frequencies)
 
 
 def _autoemb(space):
@@ -115,7 +123,7 @@ _METHODS = {
   ),
   # What modules add to the loss goes through the search's step too.
   'autofis_quantized': (
-    lambda schema: spaces.quantize(
+    lambda schema: quantization.quantize(
       spaces.fm(schema, dim=4, pairs='open'), 'vq', 2, [(0.3, 4), (0.7, 2)]
     ),
     _autofis,
@@ -137,7 +145,7 @@ _METHODS = {
   ),
   'sseds': (_columns, lambda space: {'fields': search.sseds(0.5)}),
   'autosrh': (
-    lambda schema: spaces.open_columns(spaces.fm(schema, dim=4), 3),
+    lambda schema: field_spaces.open_columns(spaces.fm(schema, dim=4), 3),
     lambda space: {'fields': search.autosrh(warmup=8, period=2, density=0.3)},
   ),
   'nis_single': (
@@ -150,7 +158,7 @@ _METHODS = {
     _nis(baseline='critic'),
   ),
   'optembed': (
-    lambda schema: spaces.open_row_mask(spaces.fm(schema, dim=4)),
+    lambda schema: field_spaces.open_row_mask(spaces.fm(schema, dim=4)),
     lambda space: {
       'fields': search.optembed(
         optax.sgd(1.0),
@@ -165,7 +173,7 @@ _METHODS = {
   ),
   **{
     f'pep_{granularity}': (
-      lambda schema, granularity=granularity: spaces.open_thresholds(
+      lambda schema, granularity=granularity: field_spaces.open_thresholds(
         spaces.fm(schema, dim=4), granularity=granularity
       ),
       _pep,
@@ -657,7 +665,7 @@ _CLOSED = {
   ),
   **{
     f'{name}_{kind}': (
-      lambda data, kind=kind, tiers=tiers: spaces.quantize(
+      lambda data, kind=kind, tiers=tiers: quantization.quantize(
         spaces.fm(data.schema, dim=8), kind, 4, tiers
       )
     )

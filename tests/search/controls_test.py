@@ -1,7 +1,7 @@
 from absl.testing import absltest, parameterized
 
+from jax_autorec import field_spaces, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec import spaces
 from jax_autorec.search import controls
 
 _SCHEMA = schema_lib.Schema(
@@ -56,10 +56,10 @@ class ControlsTest(parameterized.TestCase):
       )
     )
     model, dims = spaces.fm(schema, dim=8), (1, 2, 4, 8)
-    space = spaces.open_dims(model, dims)
+    space = field_spaces.open_dims(model, dims)
     draw = lambda found, seed: controls.random_dims(model, dims, found, seed)
     for chosen in ([8, 1, 2, 4] * 3, [1] * 10 + [2, 1], [8] * 11 + [4]):
-      found = spaces.with_dims(space, chosen)
+      found = field_spaces.with_dims(space, chosen)
       drawn = [draw(found, seed) for seed in range(5)]
       for control in drawn:
         self.assertFalse(control.is_open)
@@ -79,7 +79,7 @@ class ControlsTest(parameterized.TestCase):
         for name, size in zip('abcdef', (500, 300, 90, 40, 10, 3))
       )
     )
-    space = spaces.open_blocks(
+    space = field_spaces.open_blocks(
       spaces.fm(schema, dim=8), (0.1, 0.2, 0.3, 0.4), (2, 2, 4), **options
     )
     size = lambda model: model.embedding_params + model.projection_params
@@ -89,7 +89,7 @@ class ControlsTest(parameterized.TestCase):
         [ends[min(rows, len(ends)) - 1]] * columns + [0] * (3 - columns)
         for ends in space.choice.rows
       ]
-      found = spaces.with_blocks(space, kept)
+      found = field_spaces.with_blocks(space, kept)
       drawn = [controls.random_blocks(space, found, s) for s in (0, 0, 1)]
       for control in drawn:
         self.assertFalse(control.is_open)

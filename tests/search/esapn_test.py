@@ -15,7 +15,7 @@ import optax
 import pytest
 from scipy import stats
 
-from jax_autorec import errors, search, spaces, streaming
+from jax_autorec import errors, field_spaces, search, spaces, streaming
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import batches as batches_lib
 from jax_autorec.data import dataset as dataset_lib
@@ -61,7 +61,7 @@ def _dataset(ids, labels, users, items):
 
 def _space(schema, dims=_DIMS, hidden=(8,)):
   closed = spaces.rater(schema, dim=dims[-1], width=dims[-1], hidden=hidden)
-  return spaces.open_rows(closed, dims)
+  return field_spaces.open_rows(closed, dims)
 
 
 def _settings(**options):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jax_autorec import field_spaces, search, spaces, streaming
 from jax_autorec import schema as schema_lib
-from jax_autorec import search, spaces, streaming
 from jax_autorec.data import batches as batches_lib
 from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.nn import model as model_lib
@@ -78,7 +78,7 @@ def _space(name, schema=None):
   how, _ = _METHODS[name]
   schema = schema or _schema()
   closed = spaces.rater(schema, dim=_DIMS[-1], width=_DIMS[-1], hidden=(8,))
-  return spaces.open_rows(closed, _DIMS, how) if how else closed
+  return field_spaces.open_rows(closed, _DIMS, how) if how else closed
 
 
 def _run(name, stream=None, loss='square', **options):

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, pipeline, search, spaces
+from jax_autorec import errors, field_spaces, pipeline, search, spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec.data import planted
 from jax_autorec.nn import embeddings
@@ -37,7 +37,7 @@ def _data():
 def _search(num_steps=480, granularity='field_dim', rate=0.2, **options):
   data = _data()
   tx = optax.chain(optax.add_decayed_weights(1e-2), optax.adam(rate))
-  space = spaces.open_thresholds(
+  space = field_spaces.open_thresholds(
     spaces.fm(data.schema, dim=_DIM), granularity=granularity, row_scale=5.0
   )
   return pipeline.run_search(

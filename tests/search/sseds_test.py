@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_autorec import errors, pipeline, search, spaces
+from jax_autorec import errors, field_spaces, pipeline, search, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import batches, planted
 from jax_autorec.nn import model as model_lib
@@ -39,7 +39,7 @@ def _found(share=0.15, seed=1):
     std=1.5,
     seed=seed,
   )
-  space = spaces.open_columns(spaces.fm(data.schema, dim=_DIM))
+  space = field_spaces.open_columns(spaces.fm(data.schema, dim=_DIM))
   selectors = {'fields': search.sseds(share)}
   found = pipeline.run_search(
     space, selectors, data, _settings(), num_steps=128, seed=seed
@@ -66,7 +66,7 @@ class SaliencyTest(absltest.TestCase):
         ones = np.ones((6, _DIM), np.float32)
         ((grads, _),) = context.gradients({'mask': ones})
         seen.append(grads['mask'])
-        return spaces.with_dims(context.architecture, [1] * 6)
+        return field_spaces.with_dims(context.architecture, [1] * 6)
 
     spied = {'fields': found.selectors['fields']._replace(derive=Spy().derive)}
     pipeline.derive(
@@ -118,7 +118,7 @@ class SaliencyTest(absltest.TestCase):
     def derive(arch, memory, context):
       choice = {'mask': memory['ones']}
       seen.extend(weight for _, weight in context.gradients(choice))
-      return spaces.with_dims(context.architecture, [1] * 6)
+      return field_spaces.with_dims(context.architecture, [1] * 6)
 
     spied = {'fields': found.selectors['fields']._replace(derive=derive)}
     pipeline.derive(
@@ -152,7 +152,7 @@ class BudgetTest(parameterized.TestCase):
         for i, size in enumerate(sizes)
       )
     )
-    return spaces.open_columns(spaces.fm(schema, dim=dim))
+    return field_spaces.open_columns(spaces.fm(schema, dim=dim))
 
   @parameterized.parameters(3, 7, 16, 24)
   def test_ties_fill_the_budget_exactly(self, count):

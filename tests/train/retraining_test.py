@@ -12,7 +12,7 @@ from absl.testing import absltest, parameterized
 import jax
 import numpy as np
 
-from jax_autorec import errors, spaces
+from jax_autorec import errors, quantization, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import batches, dataset, planted
 from jax_autorec.nn import quantizers
@@ -148,7 +148,7 @@ def _quantized(name, workdir=None):
   model, kind, tiers, shared = _QUANTIZED[name]
   options = {} if model == 'fm' else {'hidden': (6,)}
   plain = spaces.build(model, _LISTS, dim=8, **options)
-  plan = spaces.quantize(plain, kind, 4, tiers, shared=shared)
+  plan = quantization.quantize(plain, kind, 4, tiers, shared=shared)
   settings = dataclasses.replace(_SETTINGS, epochs=2)
   return retraining.retrain(plan, _lists(), settings, workdir=workdir)
 
