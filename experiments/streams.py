@@ -10,8 +10,8 @@ import numpy as np
 
 from experiments import methods, reports
 from experiments import settings as settings_lib
+from jax_autorec import choices, errors, streaming
 from jax_autorec import data as data_lib
-from jax_autorec import errors, fields, streaming
 from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.train import settings as train_settings
 
@@ -207,7 +207,7 @@ def _by_frequency(streamed, stream, method) -> dict[str, dict[str, Any]]:
   no width of their own.
   """
   rows, found = stream.train, streamed[method]
-  if not isinstance(found.space.choice, fields.GrowingRows):
+  if not isinstance(found.space.choice, choices.GrowingRows):
     return {}
   dims = np.array(found.space.choice.dims)
   labels = np.asarray(rows.labels) == 1

@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import choices as choices_lib
 from jax_autorec import errors
 from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
@@ -32,9 +33,9 @@ def open_dims(
       reads the first columns; 'separate': rows of its own.
     transform: 'linear' or 'zero_pad', how candidates meet at the largest.
     transforms: whether linear maps are those of a 'field' or 'shared', while
-      widths are open: see `fields.MixedDims`.
+      widths are open: see `choices.MixedDims`.
   """
-  choice = fields_lib.MixedDims(dims, tables, transform, transforms)
+  choice = choices_lib.MixedDims(dims, tables, transform, transforms)
   return _open(architecture, choice)
 
 
@@ -109,7 +110,7 @@ def open_columns(
   for plan in architecture.categorical:
     count = min(num_groups, plan.vocab_size)
     starts.append([plan.vocab_size * i // count for i in range(count)])
-  choice = fields_lib.ColumnMask(architecture.dim, starts)
+  choice = choices_lib.ColumnMask(architecture.dim, starts)
   return _open(architecture, choice)
 
 
@@ -134,10 +135,10 @@ def open_blocks(
     columns: widths of the blocks of columns.
     frequencies: field name -> train counts per id [vocab_size]: shares are of
       occurrences. None: shares are of the values.
-    mode: see `fields.Blocks`.
-    prefix: see `fields.Blocks`.
-    combine: see `fields.Blocks`.
-    shared_row: see `fields.Blocks`.
+    mode: see `choices.Blocks`.
+    prefix: see `choices.Blocks`.
+    combine: see `choices.Blocks`.
+    shared_row: see `choices.Blocks`.
 
   Raises:
     ConfigError: for shares that are not above 0 or do not sum to 1, or counts
@@ -152,7 +153,7 @@ def open_blocks(
     _row_ends(plan, rows, _counts(plan, frequencies))
     for plan in architecture.categorical
   )
-  choice = fields_lib.Blocks(ends, columns, mode, prefix, combine, shared_row)
+  choice = choices_lib.Blocks(ends, columns, mode, prefix, combine, shared_row)
   return _open(architecture, choice)
 
 
@@ -231,11 +232,11 @@ def open_thresholds(
 
   Args:
     architecture: a closed one of equal widths.
-    granularity: what has a threshold of its own, see `fields.SoftThreshold`.
+    granularity: what has a threshold of its own, see `choices.SoftThreshold`.
     initial: where their s starts.
     row_scale: speed of thresholds of single ids, over that of tables.
   """
-  choice = fields_lib.SoftThreshold(
+  choice = choices_lib.SoftThreshold(
     architecture.dim, granularity, initial, row_scale
   )
   return _open(architecture, choice)
@@ -247,7 +248,7 @@ def open_row_mask(architecture: arch_lib.Architecture) -> arch_lib.Architecture:
   Args:
     architecture: a closed one of equal widths.
   """
-  return _open(architecture, fields_lib.RowMask(architecture.dim))
+  return _open(architecture, choices_lib.RowMask(architecture.dim))
 
 
 def with_row_mask(
@@ -316,8 +317,8 @@ def open_rows(
       "the base model 'rater' has them."
     )
   if how == 'grow':
-    return _open(architecture, fields_lib.GrowingRows(dims))
-  opened = _open(architecture, fields_lib.MixedRows(dims))
+    return _open(architecture, choices_lib.GrowingRows(dims))
+  opened = _open(architecture, choices_lib.MixedRows(dims))
   return dataclasses.replace(opened, squash=False)
 
 
@@ -350,7 +351,7 @@ def open_buckets(
         if octaves[i] != octaves[i - 1]
       ]
     starts.append(tuple(own))
-  return _open(architecture, fields_lib.MixedBuckets(dims, tuple(starts)))
+  return _open(architecture, choices_lib.MixedBuckets(dims, tuple(starts)))
 
 
 def with_buckets(

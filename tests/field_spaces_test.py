@@ -4,8 +4,8 @@ from absl.testing import absltest, parameterized
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import choices as choices_lib
 from jax_autorec import errors, field_spaces, sizes, spaces
-from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
 
 _SCHEMA = schema_lib.Schema(
@@ -147,16 +147,11 @@ class BlocksTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.ConfigError, message):
       field_spaces.open_blocks(spaces.fm(_SCHEMA, dim=3), **options)
 
-  def test_rows_end_at_increasing_ids(self):
-    for ends in ((), (0, 3), (3, 3), (4, 2)):
-      with self.assertRaisesRegex(errors.ConfigError, 'increasing ids'):
-        fields_lib.Blocks((ends,), (2,))
-
   def test_settled_blocks_are_tables_of_their_own(self):
     plain = spaces.fm(_SCHEMA, dim=3)
     kept = ((9, 9, 4), (4, 0, 0), (0, 0, 0), (0, 4, 4))
     sizes = {}
-    for combine in fields_lib.BLOCK_COMBINES:
+    for combine in choices_lib.BLOCK_COMBINES:
       space = field_spaces.open_blocks(
         plain, (0.2, 0.8), (2, 1, 3), combine=combine
       )

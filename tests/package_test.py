@@ -24,6 +24,7 @@ _LAYERS = (
   {'data', 'nn', 'optim', 'report'},
   {'field_spaces', 'quantization', 'sizes', 'spaces'},
   {'architecture'},
+  {'choices'},
   {'fields'},
   {'comparison', 'metrics', 'rows'},
   {'schema', 'types'},
@@ -150,7 +151,7 @@ print(jar.nn.blocks.MLP((4,)).norm, jar.train.loop.Stopping().patience)
 
   def test_plain_data_do_not_import_jax(self):
     _python(
-      'from jax_autorec import architecture, errors, fields, schema\n'
+      'from jax_autorec import architecture, choices, errors, fields, schema\n'
       'from jax_autorec import field_spaces, quantization, sizes, spaces',
       ('jax', 'flax'),
     )

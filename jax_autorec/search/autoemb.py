@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jax_autorec import choices as choices_lib
 from jax_autorec import errors, field_spaces
-from jax_autorec import fields as fields_lib
 from jax_autorec.nn import blocks
 from jax_autorec.search import base, online
 from jax_autorec.train import steps
@@ -32,7 +32,7 @@ def autoemb(
   warmup: int = 0,
   hidden: int = 512,
 ) -> base.Selector:
-  """Selects a width for every bucket of `fields.MixedBuckets`.
+  """Selects a width for every bucket of `choices.MixedBuckets`.
 
   Args:
     tx: optimiser of the controller.
@@ -101,7 +101,7 @@ def autoemb(
 def autoemb_stream(
   tx: optax.GradientTransformation, hidden: int = 512
 ) -> online.Online:
-  """Mixes the rows of every entity of `fields.MixedRows`, softly.
+  """Mixes the rows of every entity of `choices.MixedRows`, softly.
 
   Args:
     tx: optimiser of the controllers, one per entity; the paper's is Adam, 1e-4.
@@ -192,7 +192,7 @@ def autoemb_stream(
 
 def _dims(tools):
   choice = tools.model.architecture.choice
-  if not isinstance(choice, fields_lib.MixedRows):
+  if not isinstance(choice, choices_lib.MixedRows):
     raise errors.ConfigError(
       "AutoEmb mixes rows: open them by field_spaces.open_rows(..., how='mix')."
     )

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jax_autorec import choices as choices_lib
 from jax_autorec import errors, field_spaces, search, spaces
-from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base, online
@@ -131,7 +131,7 @@ class BucketsTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.ConfigError, '2 and 4'):
       selector.init({'weights': jnp.zeros((2, 4, 2))}, jax.random.key(0), None)
     with self.assertRaisesRegex(errors.ConfigError, 'first is 0'):
-      fields_lib.MixedBuckets((2, 4), ((1, 3),))
+      choices_lib.MixedBuckets((2, 4), ((1, 3),))
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import choices as choices_lib
 from jax_autorec import (
   field_spaces,
   optim,
@@ -24,7 +25,6 @@ from jax_autorec import (
   sizes,
   spaces,
 )
-from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import batches, planted
 from jax_autorec.nn import blocks
@@ -319,7 +319,7 @@ def _mover(space, order):
     places([width] * count),
     places([1] * count, blocks.FrequencyNet.width),
   ]
-  if isinstance(space.choice, fields_lib.ColumnMask):
+  if isinstance(space.choice, choices_lib.ColumnMask):
     known.append(places([len(own) for own in space.choice.starts]))
   by_size = {len(index): index for index in known}
 

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
+from jax_autorec import choices as choices_lib
 from jax_autorec import errors, field_spaces, pipeline, search, spaces
-from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.nn import embeddings
@@ -39,7 +39,7 @@ _MODES = {
 
 def _blocks(rows=_ROWS, columns=(2, 1, 3), **options):
   options = {'combine': 'concatenate'} | options
-  return fields_lib.Blocks(rows, columns, **options)
+  return choices_lib.Blocks(rows, columns, **options)
 
 
 def _choices(blocks, field):

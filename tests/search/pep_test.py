@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import choices as choices_lib
 from jax_autorec import errors, field_spaces, pipeline, search, spaces
-from jax_autorec import fields as fields_lib
 from jax_autorec.data import planted
 from jax_autorec.nn import embeddings
 from jax_autorec.search import base, patterns, supernet
@@ -66,8 +66,8 @@ def _margins(found):
   sizes = [plan.vocab_size for plan in found.space.categorical]
   if len(s) > 1:
     s = np.repeat(s, sizes, axis=0)
-  if fields_lib.ROW_CHOICE in tables:
-    s = s + 5.0 * np.asarray(tables[fields_lib.ROW_CHOICE], np.float64)
+  if choices_lib.ROW_CHOICE in tables:
+    s = s + 5.0 * np.asarray(tables[choices_lib.ROW_CHOICE], np.float64)
   return np.abs(table) - 1 / (1 + np.exp(-s))
 
 
