@@ -142,10 +142,10 @@ def _autofis(schema):
 def _autodim(schema, **options):
   import optax
 
-  from jax_autorec import search, spaces
+  from jax_autorec import field_spaces, search
 
   selector = search.autodim(optax.adam(1e-3), 10_000, **options)
-  return spaces.open_dims(_deepfm(schema, _DIMS[-1]), _DIMS), {
+  return field_spaces.open_dims(_deepfm(schema, _DIMS[-1]), _DIMS), {
     'fields': selector
   }
 
@@ -153,10 +153,10 @@ def _autodim(schema, **options):
 def _nis(schema):
   import optax
 
-  from jax_autorec import search, spaces
+  from jax_autorec import field_spaces, search
 
   columns = [b - a for a, b in itertools.pairwise((0, *_DIMS))]
-  space = spaces.open_blocks(
+  space = field_spaces.open_blocks(
     _deepfm(schema, _DIMS[-1]), (0.1, 0.2, 0.2, 0.2, 0.3), columns
   )
   budget = 0.25 * space.choice.all_entries
@@ -167,9 +167,9 @@ def _nis(schema):
 def _autoemb(schema):
   import optax
 
-  from jax_autorec import search, spaces
+  from jax_autorec import field_spaces, search
 
-  space = spaces.open_buckets(
+  space = field_spaces.open_buckets(
     _deepfm(schema, _DIMS[-1]), _DIMS, _frequencies(schema)
   )
   counts = [[2.0**-k for k in range(len(s))] for s in space.choice.starts]
@@ -177,53 +177,53 @@ def _autoemb(schema):
 
 
 def _sseds(schema):
-  from jax_autorec import search, spaces
+  from jax_autorec import field_spaces, search
 
-  space = spaces.open_columns(_deepfm(schema, _DIMS[-1]))
+  space = field_spaces.open_columns(_deepfm(schema, _DIMS[-1]))
   return space, {'fields': search.sseds(0.1)}
 
 
 def _autosrh(schema):
-  from jax_autorec import search, spaces
+  from jax_autorec import field_spaces, search
 
-  space = spaces.open_columns(_deepfm(schema, _DIMS[-1]), 10)
+  space = field_spaces.open_columns(_deepfm(schema, _DIMS[-1]), 10)
   return space, {'fields': search.autosrh()}
 
 
 def _pep(schema):
   import optax
 
-  from jax_autorec import search, spaces
+  from jax_autorec import field_spaces, search
 
-  space = spaces.open_thresholds(_deepfm(schema, _DIMS[-1]))
+  space = field_spaces.open_thresholds(_deepfm(schema, _DIMS[-1]))
   return space, {'fields': search.pep(optax.adam(1e-3))}
 
 
 def _optembed(schema):
   import optax
 
-  from jax_autorec import search, spaces
+  from jax_autorec import field_spaces, search
 
-  space = spaces.open_row_mask(_deepfm(schema, _DIMS[-1]))
+  space = field_spaces.open_row_mask(_deepfm(schema, _DIMS[-1]))
   return space, {'fields': search.optembed(optax.sgd(1e-3))}
 
 
 def _quantized(schema, kind, tiers):
-  from jax_autorec import spaces
+  from jax_autorec import quantization
 
   plain = _deepfm(schema, _DIMS[-1])
-  return spaces.quantize(plain, kind, 16, tiers), None
+  return quantization.quantize(plain, kind, 16, tiers), None
 
 
 def _stream(schema, grows):
   import optax
 
-  from jax_autorec import search, spaces
+  from jax_autorec import field_spaces, search, spaces
 
   plain = spaces.rater(schema, dim=_DIMS[-1])
   if not grows:
     return plain, search.fixed()
-  return spaces.open_rows(plain, _DIMS), search.esapn(optax.adam(1e-3))
+  return field_spaces.open_rows(plain, _DIMS), search.esapn(optax.adam(1e-3))
 
 
 # Name -> (space and selectors of a schema, name of its base); of a stream, its

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from jax_autorec import data as data_lib
-from jax_autorec import files, pipeline
+from jax_autorec import files
+from jax_autorec.train import models as models_lib
 
 
 def write_json(path: pathlib.Path, values: Any) -> None:
@@ -27,19 +28,19 @@ def versions() -> dict[str, str]:
   return found | {'device': jax.devices()[0].device_kind}
 
 
-def save(model: pipeline.Model, workdir: pathlib.Path) -> int:
+def save(model: models_lib.Model, workdir: pathlib.Path) -> int:
   """Saves a run's model in its workdir; returns the bytes of its arrays."""
   return _saved_bytes(model, workdir / 'model')
 
 
-def file_bytes(model: pipeline.Model) -> int:
+def file_bytes(model: models_lib.Model) -> int:
   """What `save` would return, of a model that is not kept."""
   with tempfile.TemporaryDirectory() as directory:
     return _saved_bytes(model, directory)
 
 
 def _saved_bytes(model, directory):
-  path = pipeline.save(model, directory)
+  path = models_lib.save(model, directory)
   return sum(p.stat().st_size for p in path.parent.glob('*.npz'))
 
 
@@ -49,7 +50,7 @@ def size(
   """What a report says of the size of a model.
 
   Args:
-    sizes: of `pipeline.size`: 'searched', where something was, 'trained' and
+    sizes: of `models.size`: 'searched', where something was, 'trained' and
       'derived', where the result is another model than what was trained.
     total_params: trained scalars of the result.
 

@@ -16,6 +16,8 @@ from jax_autorec import data as data_lib
 from jax_autorec import errors, pipeline
 from jax_autorec import report as report_lib
 from jax_autorec.data import datasets
+from jax_autorec.train import models as models_lib
+from jax_autorec.train import retraining
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +122,7 @@ def run(
     )
   models = {}
   for stage, (plan, plan_settings) in plans.items():
-    trained = pipeline.retrain(
+    trained = retraining.retrain(
       plan,
       data,
       plan_settings,
@@ -129,7 +131,7 @@ def run(
       stage=stage,
     )
     # What is evaluated, saved and reported is what would be served.
-    models[stage] = pipeline.pack(trained)
+    models[stage] = retraining.pack(trained)
     logging.info('%s: valid %s', stage, _short(models[stage].valid))
   seconds['retrain'] = models['retrain'].info['seconds']
   if last == 'retrain':
@@ -297,8 +299,8 @@ def _evaluate(models, data, settings, workdir):
     return json.loads(path.read_text('utf-8'))
   tests = {}
   for stage, model in models.items():
-    logits = pipeline.predictions(model, data.test, settings.batch_size)
-    tests[stage] = pipeline.measure(data.test, logits)
+    logits = models_lib.predictions(model, data.test, settings.batch_size)
+    tests[stage] = models_lib.measure(data.test, logits)
     if stage == 'retrain':
       reports.write_predictions(workdir / 'predictions.npz', data.test, logits)
   reports.write_json(path, tests)

@@ -10,8 +10,8 @@ import numpy as np
 
 from experiments import methods, reports
 from experiments import settings as settings_lib
+from jax_autorec import choices, errors, streaming
 from jax_autorec import data as data_lib
-from jax_autorec import errors, fields, pipeline
 from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.train import settings as train_settings
 
@@ -108,7 +108,7 @@ def run(
   method = next(iter(runs))
   for name, (space, online) in runs.items():
     is_result = name == method
-    found = pipeline.run_stream(
+    found = streaming.run_stream(
       space,
       online,
       stream,
@@ -118,7 +118,7 @@ def run(
       workdir=workdir,
       stage='stream' if is_result else f'control:{name}',
     )
-    model = pipeline.settle(found, settings) if online.derive else None
+    model = streaming.settle(found, settings) if online.derive else None
     architecture = model.architecture if model else found.space
     file = 0
     if is_result:
@@ -176,7 +176,7 @@ def _short(metrics):
 def _entry(found, model, file, rows, loss) -> dict[str, Any]:
   """What one run over the stream came to."""
   first = _first_of_test(rows)
-  part = lambda *ends: pipeline.prequential(rows, found.logits, loss, *ends)
+  part = lambda *ends: streaming.prequential(rows, found.logits, loss, *ends)
   sizes = {'trained': found.info['size']}
   if model:
     sizes['derived'] = model.size(file)
@@ -207,7 +207,7 @@ def _by_frequency(streamed, stream, method) -> dict[str, dict[str, Any]]:
   no width of their own.
   """
   rows, found = stream.train, streamed[method]
-  if not isinstance(found.space.choice, fields.GrowingRows):
+  if not isinstance(found.space.choice, choices.GrowingRows):
     return {}
   dims = np.array(found.space.choice.dims)
   labels = np.asarray(rows.labels) == 1

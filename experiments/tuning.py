@@ -176,14 +176,14 @@ def train(target: Target, cell: Mapping[str, float], data) -> dict[str, Any]:
 
   A training that diverges is a result too: 'failed' says how.
   """
-  from jax_autorec import pipeline
+  from jax_autorec.train import retraining
   from jax_autorec.train import settings as train_settings
 
   chosen = {key: value for key, value in cell.items() if key != 'dropout'}
   settings = train_settings.Settings(**(target.values['train'] | chosen))
   architecture = target.architecture(cell)
   try:
-    trained = pipeline.retrain(
+    trained = retraining.retrain(
       architecture,
       data,
       settings,

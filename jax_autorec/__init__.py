@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     comparison,
     data,
     errors,
+    field_spaces,
     metrics,
     nn,
     optim,
+    quantization,
     report,
     search,
     sizes,
@@ -32,20 +34,11 @@ if TYPE_CHECKING:
     train,
   )
   from jax_autorec.architecture import Architecture
-  from jax_autorec.pipeline import (
-    Found,
-    Model,
-    derive,
-    evaluate,
-    pack,
-    predict,
-    retrain,
-    run_population,
-    run_search,
-    run_stream,
-    settle,
-  )
+  from jax_autorec.pipeline import Found, derive, run_population, run_search
   from jax_autorec.schema import Field, Schema
+  from jax_autorec.streaming import run_stream, settle
+  from jax_autorec.train.models import Model, evaluate, predict
+  from jax_autorec.train.retraining import pack, retrain
   from jax_autorec.train.settings import Settings
 
 __all__ = [
@@ -60,11 +53,13 @@ __all__ = [
   'derive',
   'errors',
   'evaluate',
+  'field_spaces',
   'metrics',
   'nn',
   'optim',
   'pack',
   'predict',
+  'quantization',
   'report',
   'retrain',
   'run_population',
@@ -81,18 +76,18 @@ _HOME = {
   'Architecture': 'architecture',
   'Field': 'schema',
   'Found': 'pipeline',
-  'Model': 'pipeline',
+  'Model': 'train.models',
   'Schema': 'schema',
   'Settings': 'train.settings',
   'derive': 'pipeline',
-  'evaluate': 'pipeline',
-  'pack': 'pipeline',
-  'predict': 'pipeline',
-  'retrain': 'pipeline',
+  'evaluate': 'train.models',
+  'pack': 'train.retraining',
+  'predict': 'train.models',
+  'retrain': 'train.retraining',
   'run_population': 'pipeline',
   'run_search': 'pipeline',
-  'run_stream': 'pipeline',
-  'settle': 'pipeline',
+  'run_stream': 'streaming',
+  'settle': 'streaming',
 }
 
 

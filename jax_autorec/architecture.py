@@ -1,8 +1,8 @@
 """An architecture: plain data that says how every part of a model is built.
 
-An open choice is a part of the plan (`gates='open'`, later a tuple of
-candidate dims); closing every choice gives the final model. The same
-`nn.model.build` makes a supernet of the one and the model of the other.
+An open choice is a part of the plan (`gates='open'`, or one of `choices`);
+closing every choice gives the final model. The same `nn.model.build` makes a
+supernet of the one and the model of the other.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from jax_autorec import choices as choices_lib
 from jax_autorec import errors, files
 from jax_autorec import fields as fields_lib
 from jax_autorec.fields import FieldPlan, TablePlan
@@ -177,7 +178,7 @@ class Architecture:
   head: HeadPlan
   projection: str = 'linear'
   width: int = 0
-  choice: fields_lib.FieldChoice | None = None
+  choice: choices_lib.FieldChoice | None = None
   squash: bool = False
   arrays: Mapping[str, np.ndarray] = dataclasses.field(
     default_factory=dict, compare=False, repr=False
@@ -324,7 +325,7 @@ class Architecture:
       parts = tuple(
         fields_lib.Part(plan, plan.all_pieces[0]) for plan in self.categorical
       )
-      name = fields_lib.ROW_CHOICE
+      name = choices_lib.ROW_CHOICE
       tables.append(TablePlan(name, name, row_dim, parts))
     return tuple(tables)
 
@@ -374,7 +375,7 @@ class Architecture:
     """Entries of the maps that bring narrow rows to the common width.
 
     0 where an open choice has maps of its own: those are measured
-    (`pipeline.size`).
+    (`models.size`).
     """
     return sum(map(self._projection_params, self.fields))
 
@@ -502,8 +503,8 @@ class Architecture:
       if choice is not None:
         choice = dict(choice)
         kind = choice.pop('kind')
-        fields_lib.check(kind, tuple(fields_lib.CHOICES), 'Kind of a choice')
-        choice = fields_lib.CHOICES[kind](**choice)
+        fields_lib.check(kind, tuple(choices_lib.CHOICES), 'Kind of a choice')
+        choice = choices_lib.CHOICES[kind](**choice)
       result = cls(
         fields=tuple(FieldPlan(**plan) for plan in values['fields']),
         interactions=tuple(interactions),

@@ -18,12 +18,13 @@ _PACKAGE = _ROOT / 'jax_autorec'
 # What a package may import of the others; a name above may know those below.
 _LAYERS = (
   {'__init__'},
-  {'pipeline'},
+  {'pipeline', 'streaming'},
   {'search'},
   {'train'},
   {'data', 'nn', 'optim', 'report'},
-  {'sizes', 'spaces'},
+  {'field_spaces', 'quantization', 'sizes', 'spaces'},
   {'architecture'},
+  {'choices'},
   {'fields'},
   {'comparison', 'metrics', 'rows'},
   {'schema', 'types'},
@@ -150,8 +151,8 @@ print(jar.nn.blocks.MLP((4,)).norm, jar.train.loop.Stopping().patience)
 
   def test_plain_data_do_not_import_jax(self):
     _python(
-      'from jax_autorec import architecture, errors, fields, schema\n'
-      'from jax_autorec import sizes, spaces',
+      'from jax_autorec import architecture, choices, errors, fields, schema\n'
+      'from jax_autorec import field_spaces, quantization, sizes, spaces',
       ('jax', 'flax'),
     )
 

@@ -8,7 +8,7 @@ from absl.testing import absltest, parameterized
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, sizes, spaces
+from jax_autorec import errors, field_spaces, sizes, spaces
 from jax_autorec import schema as schema_lib
 
 
@@ -337,7 +337,7 @@ class MixedDimsTest(parameterized.TestCase):
   def test_what_is_open_or_in_pieces_is_refused(self):
     model = _model([500, 900])
     with self.assertRaisesRegex(errors.ConfigError, "close the choice 'mixed"):
-      sizes.mixed_dims(spaces.open_dims(model, (2, 4)), 0.3)
+      sizes.mixed_dims(field_spaces.open_dims(model, (2, 4)), 0.3)
     with self.assertRaisesRegex(errors.ConfigError, 'pieces already'):
       sizes.hashed(sizes.quotient_remainder(model))
     with self.assertRaisesRegex(errors.ConfigError, 'no categorical field'):

@@ -4,14 +4,14 @@ import optax
 
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, search, spaces
+from jax_autorec import errors, field_spaces, search
 
 _MIN_UPDATES = 1000  # Of logits that draws make noisy.
 
 
 def _space(task: base.Task) -> arch_lib.Architecture:
   options = task.search
-  return spaces.open_dims(
+  return field_spaces.open_dims(
     base.widest(task),
     options['dims'],
     tables=options['tables'],

@@ -5,12 +5,12 @@ import optax
 
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, search, spaces
+from jax_autorec import errors, field_spaces, search
 
 
 def _space(task: base.Task) -> arch_lib.Architecture:
   options = task.search
-  return spaces.open_buckets(
+  return field_spaces.open_buckets(
     base.widest(task),
     options['dims'],
     task.data.frequencies,

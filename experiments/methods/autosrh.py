@@ -2,11 +2,11 @@
 
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
-from jax_autorec import search, spaces
+from jax_autorec import field_spaces, search
 
 
 def _space(task: base.Task) -> arch_lib.Architecture:
-  return spaces.open_columns(base.widest(task), task.search['groups'])
+  return field_spaces.open_columns(base.widest(task), task.search['groups'])
 
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:

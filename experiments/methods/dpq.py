@@ -2,12 +2,12 @@
 
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
-from jax_autorec import spaces
+from jax_autorec import quantization
 
 
 def _space(task: base.Task) -> arch_lib.Architecture:
   options = task.search
-  return spaces.quantize(
+  return quantization.quantize(
     base.widest(task),
     options['kind'],
     options['groups'],

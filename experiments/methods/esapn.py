@@ -4,7 +4,7 @@ import optax
 
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
-from jax_autorec import search, spaces
+from jax_autorec import field_spaces, search
 
 
 def _plain(task: base.Task, dim: int) -> arch_lib.Architecture:
@@ -24,8 +24,8 @@ def _online(task: base.Task) -> dict[str, base.Run]:
     explore=options['explore'],
     price=options['price'],
   )
-  runs = {'esapn': (spaces.open_rows(widest, dims), method)}
-  mixed = spaces.open_rows(widest, dims, 'mix')
+  runs = {'esapn': (field_spaces.open_rows(widest, dims), method)}
+  mixed = field_spaces.open_rows(widest, dims, 'mix')
   rate = options['mixture_learning_rate']
   runs |= {f'fixed {d}': (_plain(task, d), search.fixed()) for d in dims}
   runs['darts'] = mixed, search.row_darts(rate)

@@ -2,7 +2,7 @@
 
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, spaces
+from jax_autorec import errors, quantization
 
 
 def _space(task: base.Task) -> arch_lib.Architecture:
@@ -10,7 +10,7 @@ def _space(task: base.Task) -> arch_lib.Architecture:
   shares, centroids = options['shares'], options['centroids']
   budget = base.max_params(task)
   if budget is not None:
-    return spaces.quantize_within(
+    return quantization.quantize_within(
       base.widest(task),
       options['kind'],
       options['groups'],
@@ -23,7 +23,7 @@ def _space(task: base.Task) -> arch_lib.Architecture:
       f'search.shares is {shares} and search.centroids {centroids}; expected '
       'one of each per tier.'
     )
-  return spaces.quantize(
+  return quantization.quantize(
     base.widest(task),
     options['kind'],
     options['groups'],

@@ -6,7 +6,7 @@ import optax
 
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, search, spaces
+from jax_autorec import errors, field_spaces, search
 from jax_autorec.search import controls
 
 _CUTS = ('values', 'occurrences')
@@ -21,7 +21,7 @@ def _space(task: base.Task) -> arch_lib.Architecture:
   by_occurrences = options['cuts'] == 'occurrences'
   # The first blocks of columns are as wide as each candidate in turn.
   columns = [b - a for a, b in itertools.pairwise((0, *options['dims']))]
-  return spaces.open_blocks(
+  return field_spaces.open_blocks(
     base.widest(task),
     options['rows'],
     columns,

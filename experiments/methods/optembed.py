@@ -4,11 +4,11 @@ import optax
 
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
-from jax_autorec import search, spaces
+from jax_autorec import field_spaces, search
 
 
 def _space(task: base.Task) -> arch_lib.Architecture:
-  return spaces.open_row_mask(base.widest(task))
+  return field_spaces.open_row_mask(base.widest(task))
 
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:

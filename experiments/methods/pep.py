@@ -4,12 +4,12 @@ import optax
 
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
-from jax_autorec import search, spaces
+from jax_autorec import field_spaces, search
 
 
 def _space(task: base.Task) -> arch_lib.Architecture:
   options = task.search
-  return spaces.open_thresholds(
+  return field_spaces.open_thresholds(
     base.widest(task),
     granularity=options['granularity'],
     initial=options['initial'],

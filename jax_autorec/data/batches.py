@@ -1,5 +1,7 @@
 """Batches that follow from (seed, epoch, step) alone: nothing to save."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from jax_autorec import errors
@@ -176,3 +178,9 @@ class Batches:
       weights=weights.reshape(lead),
       mask=live.reshape(lead),
     )
+
+
+def in_order(split: dataset_lib.Split, batch_size: int) -> Iterator[Batch]:
+  """All rows of a split, in their order and batches; the last is padded."""
+  source = Batches(split, batch_size, shuffle=False)
+  return (source.batch(0, step) for step in range(source.steps_per_epoch))

@@ -8,6 +8,7 @@ from jax_autorec.nn import (
   interactions,
   model,
   quantizers,
+  row_chains,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
   'interactions',
   'model',
   'quantizers',
+  'row_chains',
 ]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import choices as choices_lib
 from jax_autorec import errors
 from jax_autorec import fields as fields_lib
 from jax_autorec import rows as rows_lib
@@ -410,7 +411,7 @@ class FieldEmbeddings(nn.Module):
         if mask is not None and not self.is_initializing():
           last = dict(reduce_fn=lambda old, new: new, init_fn=lambda: None)
           self.sow(ROW_MASKS, table.name, mask, **last)
-        own = rows.get(fields_lib.ROW_CHOICE)
+        own = rows.get(choices_lib.ROW_CHOICE)
         values = self.choice.values(rows[table.name], ids, own)
         rows = {**rows, table.name: values}
       if view == 'main' and architecture.codebooks:

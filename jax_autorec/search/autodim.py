@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import errors, spaces
+from jax_autorec import errors, field_spaces
 from jax_autorec.search import base
 from jax_autorec.types import Array
 
@@ -143,7 +143,9 @@ def autodim(
     weights = np.asarray(jax.nn.softmax(jnp.asarray(arch['logits'])))
     chosen = weights >= tolerance * weights.max(1, keepdims=True)
     # The first of them: `dims` are increasing.
-    return spaces.with_dims(architecture, [dims[n] for n in chosen.argmax(1)])
+    return field_spaces.with_dims(
+      architecture, [dims[n] for n in chosen.argmax(1)]
+    )
 
   def record(arch, memory):
     del memory

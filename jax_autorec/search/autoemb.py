@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import errors, spaces
-from jax_autorec import fields as fields_lib
+from jax_autorec import choices as choices_lib
+from jax_autorec import errors, field_spaces
 from jax_autorec.nn import blocks
 from jax_autorec.search import base, online
 from jax_autorec.train import steps
@@ -32,7 +32,7 @@ def autoemb(
   warmup: int = 0,
   hidden: int = 512,
 ) -> base.Selector:
-  """Selects a width for every bucket of `fields.MixedBuckets`.
+  """Selects a width for every bucket of `choices.MixedBuckets`.
 
   Args:
     tx: optimiser of the controller.
@@ -80,7 +80,7 @@ def autoemb(
       [dims[n] for n in own[: len(buckets)]]
       for own, buckets in zip(best, counts)
     ]
-    return spaces.with_buckets(context.architecture, chosen)
+    return field_spaces.with_buckets(context.architecture, chosen)
 
   def record(arch, memory):
     del memory
@@ -101,7 +101,7 @@ def autoemb(
 def autoemb_stream(
   tx: optax.GradientTransformation, hidden: int = 512
 ) -> online.Online:
-  """Mixes the rows of every entity of `fields.MixedRows`, softly.
+  """Mixes the rows of every entity of `choices.MixedRows`, softly.
 
   Args:
     tx: optimiser of the controllers, one per entity; the paper's is Adam, 1e-4.
@@ -192,8 +192,8 @@ def autoemb_stream(
 
 def _dims(tools):
   choice = tools.model.architecture.choice
-  if not isinstance(choice, fields_lib.MixedRows):
+  if not isinstance(choice, choices_lib.MixedRows):
     raise errors.ConfigError(
-      "AutoEmb mixes rows: open them by spaces.open_rows(..., how='mix')."
+      "AutoEmb mixes rows: open them by field_spaces.open_rows(..., how='mix')."
     )
   return choice.dims

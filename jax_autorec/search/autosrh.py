@@ -49,7 +49,7 @@ def autosrh(
     max_params: budget of `ep_total` in place of `density`.
 
   Returns:
-    A selector for the slot 'fields' of `spaces.open_columns`.
+    A selector for the slot 'fields' of `field_spaces.open_columns`.
   """
   patterns.check(density, max_params)
   if learning_rate <= 0 or l1 < 0:

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import spaces
+from jax_autorec import field_spaces
 from jax_autorec.search import patterns
 
 
@@ -66,8 +66,8 @@ def random_dims(
   """
   rng = np.random.default_rng(seed)
   dims, count = sorted(dims), len(architecture.categorical)
-  space = spaces.open_dims(architecture, dims, transform=transform)
-  constant, parts = spaces.dim_sizes(space)
+  space = field_spaces.open_dims(architecture, dims, transform=transform)
+  constant, parts = field_spaces.dim_sizes(space)
   wanted = found.packed.ep_total - constant
   fields, places = np.arange(count), rng.integers(0, len(dims), count)
   moved = True
@@ -79,7 +79,7 @@ def random_dims(
       change = parts[field, place] - parts[field, places[field]]
       if abs(over + change) < abs(over):
         places[field], moved = place, True
-  return spaces.with_dims(space, [dims[place] for place in places])
+  return field_spaces.with_dims(space, [dims[place] for place in places])
 
 
 def random_blocks(
@@ -127,7 +127,7 @@ def random_blocks(
   wanted += found.projection_params
   draws = [draw() for _ in range(1000)]
   nearest = min(draws, key=lambda kept: abs(entries(kept) - wanted))
-  return spaces.with_blocks(space, nearest)
+  return field_spaces.with_blocks(space, nearest)
 
 
 def random_entries(
@@ -190,7 +190,7 @@ def random_rows(
     np.isin(np.arange(total), rng.choice(total, count, replace=False))
     for total, count in zip(rows, counts)
   ]
-  return spaces.with_row_mask(space, kept, dims.tolist())
+  return field_spaces.with_row_mask(space, kept, dims.tolist())
 
 
 def _close(space, choose):

@@ -53,9 +53,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jax_autorec import choices as choices_lib
 from jax_autorec import errors
 from jax_autorec import fields as fields_lib
-from jax_autorec.nn import blocks, embeddings, field_choices
+from jax_autorec.nn import blocks, embeddings, row_chains
 from jax_autorec.nn import model as model_lib
 from jax_autorec.optim import row_sparse
 from jax_autorec.optim import tables as tables_lib
@@ -108,7 +109,7 @@ def esapn(
   price: float = 2e-3,
   hidden: int = 512,
 ) -> online_lib.Online:
-  """Grows the rows of every entity of `fields.GrowingRows`.
+  """Grows the rows of every entity of `choices.GrowingRows`.
 
   Args:
     tx: optimiser of the policies; the paper's is Adam, 1e-4.
@@ -157,9 +158,10 @@ def esapn(
 
   def init(tools, train, key):
     architecture = tools.model.architecture
-    if not isinstance(architecture.choice, fields_lib.GrowingRows):
+    if not isinstance(architecture.choice, choices_lib.GrowingRows):
       raise errors.ConfigError(
-        "ESAPN grows rows: open them by spaces.open_rows(..., how='grow')."
+        'ESAPN grows rows: open them by '
+        "field_spaces.open_rows(..., how='grow')."
       )
     if not isinstance(train.table_optimizer, tables_lib.SparseState):
       raise errors.ConfigError(
@@ -236,8 +238,8 @@ def esapn(
     chain = train.params[model_lib.FIELDS]
     _, rows = tools.look_up(train, batch)
     ((name, values),) = rows.items()
-    vectors = field_choices.widen(chain, dims, values, sizes)
-    narrowed = field_choices.narrowed(chain, dims, vectors, sizes)
+    vectors = row_chains.widen(chain, dims, values, sizes)
+    narrowed = row_chains.narrowed(chain, dims, vectors, sizes)
     choice = {'size': jnp.full_like(sizes, len(dims) - 1)}
     for place, (_, column) in enumerate(online_lib.columns(tools, ids)):
       is_own = (np.arange(ids.shape[1]) == place)[None, :, None]
@@ -255,7 +257,7 @@ def esapn(
     chain = train.params[model_lib.FIELDS]
     _, rows = tools.look_up(train, batch)
     ((name, values),) = rows.items()
-    rows = {name: field_choices.grow(chain, dims, values, sizes, grows)}
+    rows = {name: row_chains.grow(chain, dims, values, sizes, grows)}
     losses = tools.losses(train, rows, {'size': sizes + grows}, batch)
     for place, (_, column) in enumerate(online_lib.columns(tools, ids)):
       size, own_grows = sizes[:, place], grows[:, place]
@@ -359,7 +361,7 @@ def _grow_rows(tools, train, batch, sizes, grows):
   ((name, values),) = rows.items()
   ((space, places),) = flat_ids.items()
   chain = train.params[model_lib.FIELDS]
-  grown = field_choices.grow(chain, dims, values, sizes, grows)
+  grown = row_chains.grow(chain, dims, values, sizes, grows)
   table = train.tables[name]
   places = jnp.where(grows, places, len(table)).reshape(-1)
   table = table.at[places].set(grown.reshape(-1, table.shape[1]), mode='drop')
@@ -391,7 +393,7 @@ def _derive(own, tools, train):
     remap[order] = np.arange(len(order), dtype=np.int32)
     arrays[f'{plan.name}.remap'] = remap
     ends = np.searchsorted(sizes[order], np.arange(len(dims)), side='right')
-    affine = field_choices.chain(chains, dims, place)
+    affine = row_chains.chain(chains, dims, place)
     pieces, start = [], 0
     for k, end in enumerate(ends.tolist()):
       if end > start:

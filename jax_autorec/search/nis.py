@@ -1,7 +1,7 @@
 """NIS: which rows and columns of its table does each field deserve?
 
 Neural Input Search, Joglekar et al., KDD 2020, arXiv:1907.04471. Tables, ids by
-falling frequency, are cut into blocks (`fields.Blocks`). A policy draws which
+falling frequency, are cut into blocks (`choices.Blocks`). A policy draws which
 blocks each field keeps; weights follow the training loss under such draws, the
 policy the quality of validation batches less the price of memory. Its mode is
 retrained on tables of that size.
@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import errors, spaces
+from jax_autorec import choices as choices_lib
+from jax_autorec import errors, field_spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec.search import base, rewards
 from jax_autorec.types import Array
@@ -141,7 +142,7 @@ class Policy(NamedTuple):
     return jnp.asarray(self.ends)[fields, counts], entries.sum()
 
 
-def policy(blocks: fields_lib.Blocks) -> Policy:
+def policy(blocks: choices_lib.Blocks) -> Policy:
   """The policy over the choices that blocks leave.
 
   'single': one decision: nothing, or s blocks of rows of the first t blocks of
@@ -182,7 +183,7 @@ def overrun(entries: Array, budget: float) -> Array:
 
 def nis(
   tx: optax.GradientTransformation,
-  blocks: fields_lib.Blocks,
+  blocks: choices_lib.Blocks,
   num_steps: int,
   *,
   budget: float,
@@ -319,7 +320,9 @@ def nis(
         'NIS left no field any row: raise its budget, lower its cost_weight, '
         'or let blocks warm up for longer.'
       )
-    return spaces.with_blocks(context.architecture, np.asarray(kept).tolist())
+    return field_spaces.with_blocks(
+      context.architecture, np.asarray(kept).tolist()
+    )
 
   def record(arch, memory):
     del memory

@@ -33,7 +33,7 @@ import numpy as np
 import optax
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, sizes, spaces
+from jax_autorec import errors, field_spaces, sizes
 from jax_autorec.search import base, patterns
 
 Dims = tuple[int, ...]
@@ -88,7 +88,7 @@ def optembed(
     **evolution: of `Evolution`.
 
   Returns:
-    A selector for the slot 'fields' of `spaces.open_row_mask`.
+    A selector for the slot 'fields' of `field_spaces.open_row_mask`.
   """
   rules = Evolution(**evolution)
   if penalty < 0 or price < 0:
@@ -142,7 +142,7 @@ def optembed(
       pays = counts * dims + rows < rows * dims
       whole = ~pays & (counts > 0)
       final = [np.ones_like(k) if w else k for k, w in zip(kept, whole)]
-      return spaces.with_row_mask(space, final, dims)
+      return field_spaces.with_row_mask(space, final, dims)
 
     widest = np.full(len(kept), space.dim)
     fixed = close(widest).ep_total - size(widest)
@@ -169,7 +169,7 @@ def optembed(
     rows = [plan.vocab_size for plan in space.categorical]
     least = int(np.argmin(rows))
     kept = [np.full(count, i == least) for i, count in enumerate(rows)]
-    smallest = spaces.with_row_mask(space, kept, [1] * len(rows))
+    smallest = field_spaces.with_row_mask(space, kept, [1] * len(rows))
     sizes.check_budget(smallest, max_params, 'leave out fields of many ids')
 
   return base.Selector(

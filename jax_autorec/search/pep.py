@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import fields as fields_lib
+from jax_autorec import choices as choices_lib
 from jax_autorec.search import base, patterns
 
 
@@ -52,7 +52,7 @@ def pep(
     max_params: budget of `ep_total` in place of `density`.
 
   Returns:
-    A selector for the slot 'fields' of `spaces.open_thresholds`.
+    A selector for the slot 'fields' of `field_spaces.open_thresholds`.
   """
   patterns.check(density, max_params)
 
@@ -67,7 +67,7 @@ def pep(
   def margins(arch, context):
     """Blocks of |v| - sigmoid(s), above 0 where an entry is not zero."""
     space, tables = context.architecture, context.train.tables
-    own = tables.get(fields_lib.ROW_CHOICE)
+    own = tables.get(choices_lib.ROW_CHOICE)
     sizes = [plan.vocab_size for plan in space.categorical]
     ends, threshold = np.cumsum(sizes), np.asarray(arch['threshold'])
     for start, rows in patterns.rows(tables[patterns.main_table(space)]):

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, sizes, spaces
+from jax_autorec import errors, field_spaces, sizes
 from jax_autorec.search import base
 
 
@@ -49,12 +49,14 @@ def random_dims(
   if seconds is None:
     seconds = math.inf
   errors.expect(seconds > 0, 'seconds', seconds, 'more than 0, or None')
-  open_space = spaces.open_dims(architecture, sorted(dims), transform=transform)
+  open_space = field_spaces.open_dims(
+    architecture, sorted(dims), transform=transform
+  )
   count = len(architecture.categorical)
   if max_params is not None:
-    constant, parts = spaces.dim_sizes(open_space)
+    constant, parts = field_spaces.dim_sizes(open_space)
     cheapest = [open_space.choice.dims[n] for n in parts.argmin(1)]
-    smallest = spaces.with_dims(open_space, cheapest)
+    smallest = field_spaces.with_dims(open_space, cheapest)
     sizes.check_budget(smallest, max_params, 'give narrower candidates')
 
   def ask(scored):
@@ -67,7 +69,7 @@ def random_dims(
     if max_params is not None:
       places = _within(parts, places, max_params - constant, rng)
     drawn = [open_space.choice.dims[place] for place in places]
-    return spaces.with_dims(open_space, drawn)
+    return field_spaces.with_dims(open_space, drawn)
 
   return base.Population(ask, base.best)
 

@@ -9,15 +9,15 @@ that of the present one.
 import jax
 import jax.numpy as jnp
 
+from jax_autorec import choices as choices_lib
 from jax_autorec import errors
-from jax_autorec import fields as fields_lib
 from jax_autorec.optim import row_sparse
 from jax_autorec.search import online
 from jax_autorec.train import steps
 
 
 def row_darts(learning_rate: float = 1e-4) -> online.Online:
-  """Mixes the rows of every entity of `fields.MixedRows` by logits per id.
+  """Mixes the rows of every entity of `choices.MixedRows` by logits per id.
 
   Args:
     learning_rate: of the logits, by row-sparse Adam.
@@ -27,9 +27,9 @@ def row_darts(learning_rate: float = 1e-4) -> online.Online:
   def init(tools, train, key):
     del train, key
     architecture = tools.model.architecture
-    if not isinstance(architecture.choice, fields_lib.MixedRows):
+    if not isinstance(architecture.choice, choices_lib.MixedRows):
       raise errors.ConfigError(
-        'DARTS over sizes mixes rows: open them by spaces.open_rows(..., '
+        'DARTS over sizes mixes rows: open them by field_spaces.open_rows(..., '
         "how='mix')."
       )
     own = {}

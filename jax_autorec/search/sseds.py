@@ -26,7 +26,7 @@ import numpy as np
 import optax
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, sizes, spaces
+from jax_autorec import errors, field_spaces, sizes
 from jax_autorec.search import base
 
 
@@ -39,7 +39,7 @@ def sseds(share: float = 0.1, max_params: float | None = None) -> base.Selector:
       first-order weights included) in place of `share`.
 
   Returns:
-    A selector for the slot 'fields' of `spaces.open_columns`.
+    A selector for the slot 'fields' of `field_spaces.open_columns`.
   """
   if not 0 < share <= 1:
     raise errors.ConfigError(f'The share is {share}; expected 0 < share <= 1.')
@@ -72,7 +72,9 @@ def sseds(share: float = 0.1, max_params: float | None = None) -> base.Selector:
     if max_params is None:
       return
     count = len(space.categorical)
-    alone = [spaces.with_dims(space, own) for own in np.eye(count, dtype=int)]
+    alone = [
+      field_spaces.with_dims(space, own) for own in np.eye(count, dtype=int)
+    ]
     smallest = min(alone, key=lambda found: found.ep_total)
     sizes.check_budget(smallest, max_params, 'leave out fields of many ids')
 
@@ -137,14 +139,14 @@ def keep_columns(
     ConfigError: where no column fits.
   """
   dims = np.zeros(len(saliency), int)
-  found = spaces.with_dims(space, dims)
+  found = field_spaces.with_dims(space, dims)
   order = np.argsort(-saliency, axis=None, kind='stable')
   for place in order:
     field = place // saliency.shape[1]
     if saliency.flat[place] <= 0:
       break
     dims[field] += 1
-    wider = spaces.with_dims(space, dims)
+    wider = field_spaces.with_dims(space, dims)
     if size(wider) <= budget:
       found = wider
     else:

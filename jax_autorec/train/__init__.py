@@ -3,9 +3,12 @@
 from jax_autorec.train import (
   checkpoints,
   loop,
+  models,
   parallel,
   records,
+  retraining,
   settings,
+  stages,
   state,
   steps,
 )
@@ -13,9 +16,12 @@ from jax_autorec.train import (
 __all__ = [
   'checkpoints',
   'loop',
+  'models',
   'parallel',
   'records',
+  'retraining',
   'settings',
+  'stages',
   'state',
   'steps',
 ]

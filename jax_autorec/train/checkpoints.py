@@ -21,9 +21,12 @@ from jax_autorec.types import Array, PyTree
 _BLOCK_BYTES = 2**28
 
 
-def _names_and_leaves(tree: PyTree) -> list[tuple[str, Array]]:
+def named_leaves(tree: PyTree, separator: str = '.') -> list[tuple[str, Array]]:
+  """Leaves of a tree with their paths, 'a.b.c'."""
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-  name = functools.partial(jax.tree_util.keystr, simple=True, separator='.')
+  name = functools.partial(
+    jax.tree_util.keystr, simple=True, separator=separator
+  )
   return [(name(path), leaf) for path, leaf in leaves]
 
 
@@ -54,7 +57,7 @@ def _blocks(name: str, leaf: Array) -> Iterator[tuple[str, int, int]]:
 def _stored(tree: PyTree) -> dict[str, Array]:
   """Name -> array as written; no array is copied on CPU."""
   stored = {}
-  for name, leaf in _names_and_leaves(tree):
+  for name, leaf in named_leaves(tree):
     blocks = list(_blocks(name, leaf))
     if not blocks:
       stored[name] = leaf
@@ -227,7 +230,7 @@ class Checkpoints:
     )['progress']
     self._check_identity(found['identity'])
     treedef = jax.tree.structure(like)
-    leaves = dict(_names_and_leaves(like))
+    leaves = dict(named_leaves(like))
     small = {k: x for k, x in leaves.items() if not any(_blocks(k, x))}
     restored = self._read_arrays(step, small, found['checksums'])
     for name in leaves.keys() - small.keys():
@@ -241,7 +244,7 @@ class Checkpoints:
         )
         rows = _overwrite(rows, block[block_name], start)
       restored[name] = rows
-    names = [name for name, _ in _names_and_leaves(like)]
+    names = [name for name, _ in named_leaves(like)]
     state = jax.tree.unflatten(treedef, [restored[name] for name in names])
     return state, found['progress']
 

@@ -4,8 +4,8 @@ from absl.testing import absltest
 import numpy as np
 
 from experiments import recovery
+from jax_autorec import field_spaces, quantization, sizes, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec import sizes, spaces
 from jax_autorec.search import patterns
 
 _VOCAB = (6, 9, 5, 8)
@@ -25,7 +25,7 @@ def _truth(**given):
 
 
 def _with(widths, dims=(1, 2, 4)):
-  return spaces.with_dims(spaces.open_dims(_model(), dims), widths)
+  return field_spaces.with_dims(field_spaces.open_dims(_model(), dims), widths)
 
 
 def _vectors(architecture):
@@ -52,22 +52,22 @@ class ValuesPerIdTest(absltest.TestCase):
   def test_rows_that_are_dropped_have_none(self):
     rng = np.random.default_rng(0)
     kept = [rng.random(size) < 0.5 for size in _VOCAB]
-    space = spaces.open_row_mask(_model())
-    found = self._check(spaces.with_row_mask(space, kept, [3, 1, 2, 4]))
+    space = field_spaces.open_row_mask(_model())
+    found = self._check(field_spaces.with_row_mask(space, kept, [3, 1, 2, 4]))
     for own, is_kept, dim in zip(found, kept, (3, 1, 2, 4)):
       np.testing.assert_array_equal(own, dim * is_kept)
 
   def test_single_entries(self):
     rng = np.random.default_rng(1)
     chosen = rng.random((sum(_VOCAB), 4)) < 0.4
-    space = spaces.open_thresholds(_model())
+    space = field_spaces.open_thresholds(_model())
     found = self._check(patterns.with_bits(space, np.packbits(chosen, axis=1)))
     np.testing.assert_array_equal(np.concatenate(found), chosen.sum(1))
 
   def test_codes_are_bits(self):
     fields = (schema_lib.Field('a', vocab_size=1000),)
     model = spaces.fm(schema_lib.Schema(fields), dim=4)
-    found = spaces.quantize(model, 'vq', 2, [(0.3, 16), (0.7, 4)])
+    found = quantization.quantize(model, 'vq', 2, [(0.3, 16), (0.7, 4)])
     values = recovery.values_per_id(found, found.categorical[0])
     expected = [2 * 4 / 32] * 300 + [2 * 2 / 32] * 700
     np.testing.assert_allclose(values, expected)
@@ -96,8 +96,8 @@ class WidthsTest(absltest.TestCase):
 
   def test_heads(self):
     kept = [np.arange(size) < 3 for size in _VOCAB]
-    space = spaces.open_row_mask(_model())
-    found = spaces.with_row_mask(space, kept, [4, 4, 2, 2])
+    space = field_spaces.open_row_mask(_model())
+    found = field_spaces.with_row_mask(space, kept, [4, 4, 2, 2])
     ids = {f'field_{i}': [0, 1, 2] for i in range(4)}
     result = recovery.widths(found, _truth(head_ids=ids))
     self.assertEqual(result['head'], 3)

@@ -9,6 +9,7 @@ from experiments import settings as settings_lib
 from experiments import tuning
 from jax_autorec import data as data_lib
 from jax_autorec import errors, pipeline
+from jax_autorec.train import retraining
 
 _AXES = {
   'learning_rate': (1e-3, 1e-2),
@@ -67,7 +68,7 @@ class RowTest(_Case):
       return trained
 
     cell = {'learning_rate': 0.5, 'embedding_l2': 0.25, 'dropout': 0.125}
-    with mock.patch.object(pipeline, 'retrain', retrain):
+    with mock.patch.object(retraining, 'retrain', retrain):
       done = tuning.train(target, cell, self.data)
     ((architecture, settings),) = seen
     self.assertEqual(settings.learning_rate, 0.5)
@@ -107,7 +108,7 @@ class RowTest(_Case):
   def test_a_training_that_diverges_is_a_result(self):
     target = self.target(model='fm')
     error = errors.TrainingError('loss is nan')
-    with mock.patch.object(pipeline, 'retrain', side_effect=error):
+    with mock.patch.object(retraining, 'retrain', side_effect=error):
       done = tuning.train(target, target.grid[0], self.data)
     self.assertEqual(done, target.grid[0] | {'failed': 'loss is nan'})
 

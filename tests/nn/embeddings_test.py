@@ -1,16 +1,15 @@
 """Embeddings against plain loops over rows and fields."""
 
 import dataclasses
-import functools
 
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_autorec import errors, sizes, spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
+from jax_autorec import sizes, spaces
 from jax_autorec.nn import embeddings
 from jax_autorec.train import state as state_lib
 
@@ -235,13 +234,6 @@ def _widened(architecture, params, row, name, place, piece):
 
 
 class PiecesTest(parameterized.TestCase):
-  def test_factors_of_ranges_that_overlap_are_refused(self):
-    pieces = [fields_lib.Piece(0, 6, 2), fields_lib.Piece(5, 9, 2)]
-    plan = functools.partial(fields_lib.FieldPlan, 'a', 'categorical', 2, 9)
-    plan(pieces=pieces, combine='sum')
-    with self.assertRaisesRegex(errors.ConfigError, 'do not overlap'):
-      plan(pieces=pieces, combine='product')
-
   @parameterized.product(name=list(_CLOSED), pooling=['mean', 'sum'])
   def test_looked_up_vectors_against_loops(self, name, pooling):
     """Values of a field are pooled after their pieces are combined."""

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from absl.testing import absltest
 
-from jax_autorec import errors, report, spaces
+from jax_autorec import errors, quantization, report, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.report import html as page_lib
 from jax_autorec.report import plots
@@ -260,7 +260,7 @@ class HtmlTest(absltest.TestCase):
     )
     plain = spaces.deepfm(schema, dim=8, hidden=(2,))
     for kind in ('sx', 'vq'):
-      plan = spaces.quantize(plain, kind, 4, [(0.1, 16), (0.9, 4)])
+      plan = quantization.quantize(plain, kind, 4, [(0.1, 16), (0.9, 4)])
       packed = plan.packed
       result, metrics, _, config = _values('ab')
       values = json.loads(json.dumps(packed.to_dict()))

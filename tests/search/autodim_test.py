@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from scipy import stats
 
-from jax_autorec import errors, pipeline, search, spaces
+from jax_autorec import errors, field_spaces, pipeline, search, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import planted_fields
 from jax_autorec.nn import model as model_lib
@@ -28,7 +28,7 @@ def _space(names='abc', **options):
   schema = schema_lib.Schema(
     tuple(schema_lib.Field(name, vocab_size=_SIZES[name]) for name in names)
   )
-  return spaces.open_dims(spaces.fm(schema, dim=4), _DIMS, **options)
+  return field_spaces.open_dims(spaces.fm(schema, dim=4), _DIMS, **options)
 
 
 class TemperatureTest(parameterized.TestCase):
@@ -293,7 +293,7 @@ def _searched(name, ranks, leak=False):
   if leak:
     data = dataclasses.replace(data, valid=data.train)
   steps, warmup = 640, 160
-  space = spaces.open_dims(spaces.fm(data.schema, dim=16), (1, 4, 16))
+  space = field_spaces.open_dims(spaces.fm(data.schema, dim=16), (1, 4, 16))
   selector = search.autodim(
     optax.adam(4 / (steps - warmup)),
     steps,

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import errors, search, spaces
-from jax_autorec import fields as fields_lib
+from jax_autorec import choices as choices_lib
+from jax_autorec import errors, field_spaces, search, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base, online
@@ -24,7 +24,7 @@ def _schema():
 class StreamTest(parameterized.TestCase):
   def _parts(self):
     space = spaces.rater(_schema(), dim=4, hidden=(8,))
-    space = spaces.open_rows(space, (2, 4), 'mix')
+    space = field_spaces.open_rows(space, (2, 4), 'mix')
     settings = settings_lib.Settings(batch_size=6)
     tools = online.tools(
       model_lib.build(space),
@@ -91,7 +91,7 @@ class BucketsTest(parameterized.TestCase):
   def _space(self, min_vocab=0):
     counts = {'user': [0, 0, 9, 8, 7, 3, 2, 1, 1], 'item': [0, 5] + [1] * 7}
     space = spaces.fm(_schema(), dim=4)
-    return spaces.open_buckets(space, (2, 4), counts, min_vocab)
+    return field_spaces.open_buckets(space, (2, 4), counts, min_vocab)
 
   def test_ids_of_an_octave_share_a_bucket(self):
     self.assertEqual(self._space().choice.starts, ((0, 4, 5, 7), (0,)))
@@ -131,7 +131,7 @@ class BucketsTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.ConfigError, '2 and 4'):
       selector.init({'weights': jnp.zeros((2, 4, 2))}, jax.random.key(0), None)
     with self.assertRaisesRegex(errors.ConfigError, 'first is 0'):
-      fields_lib.MixedBuckets((2, 4), ((1, 3),))
+      choices_lib.MixedBuckets((2, 4), ((1, 3),))
 
 
 if __name__ == '__main__':

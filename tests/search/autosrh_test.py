@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_autorec import errors, pipeline, search, spaces
+from jax_autorec import errors, field_spaces, pipeline, search, spaces
 from jax_autorec.data import planted
 from jax_autorec.search import patterns
 from jax_autorec.train import settings as settings_lib
@@ -32,7 +32,7 @@ def _data(seed=1):
 def _found(seed=1, num_steps=192, warmup=128):
   data = _data(seed)
   found = pipeline.run_search(
-    spaces.open_columns(spaces.fm(data.schema, dim=_DIM), 4),
+    field_spaces.open_columns(spaces.fm(data.schema, dim=_DIM), 4),
     {'fields': search.autosrh(warmup=warmup, density=0.15)},
     data,
     settings_lib.Settings(

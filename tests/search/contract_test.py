@@ -15,14 +15,23 @@ import numpy as np
 import optax
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import fields as fields_lib
-from jax_autorec import optim, pipeline, search, sizes, spaces
+from jax_autorec import choices as choices_lib
+from jax_autorec import (
+  field_spaces,
+  optim,
+  pipeline,
+  quantization,
+  search,
+  sizes,
+  spaces,
+)
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import batches, planted
 from jax_autorec.nn import blocks
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import controls, supernet
-from jax_autorec.train import parallel
+from jax_autorec.train import models as models_lib
+from jax_autorec.train import parallel, retraining
 from jax_autorec.train import settings as settings_lib
 from jax_autorec.train import state as state_lib
 
@@ -44,7 +53,7 @@ def _autodim(**options):
 def _open_dims(model, **options):
   def space(schema):
     plain = spaces.build(model, schema, dim=4, **_MLP.get(model, {}))
-    return spaces.open_dims(plain, (1, 2, 4), **options)
+    return field_spaces.open_dims(plain, (1, 2, 4), **options)
 
   return space
 
@@ -59,12 +68,12 @@ def _pep(space):
 
 
 def _columns(schema):
-  return spaces.open_columns(spaces.deepfm(schema, dim=4, hidden=(8,)))
+  return field_spaces.open_columns(spaces.deepfm(schema, dim=4, hidden=(8,)))
 
 
 def _blocks(schema, **options):
   plain = spaces.fm(schema, dim=4)
-  return spaces.open_blocks(plain, (0.3, 0.7), (1, 3), **options)
+  return field_spaces.open_blocks(plain, (0.3, 0.7), (1, 3), **options)
 
 
 def _nis(**options):
@@ -92,7 +101,7 @@ def _buckets(schema):
     field.name: [0, 0, *range(field.vocab_size - 2, 0, -1)]
     for field in schema.categorical
   }
-  return spaces.open_buckets(spaces.fm(schema), _DIMS, frequencies)
+  return field_spaces.open_buckets(spaces.fm(schema), _DIMS, frequencies)
 
 
 def _autoemb(space):
@@ -114,7 +123,7 @@ _METHODS = {
   ),
   # What modules add to the loss goes through the search's step too.
   'autofis_quantized': (
-    lambda schema: spaces.quantize(
+    lambda schema: quantization.quantize(
       spaces.fm(schema, dim=4, pairs='open'), 'vq', 2, [(0.3, 4), (0.7, 2)]
     ),
     _autofis,
@@ -136,7 +145,7 @@ _METHODS = {
   ),
   'sseds': (_columns, lambda space: {'fields': search.sseds(0.5)}),
   'autosrh': (
-    lambda schema: spaces.open_columns(spaces.fm(schema, dim=4), 3),
+    lambda schema: field_spaces.open_columns(spaces.fm(schema, dim=4), 3),
     lambda space: {'fields': search.autosrh(warmup=8, period=2, density=0.3)},
   ),
   'nis_single': (
@@ -149,7 +158,7 @@ _METHODS = {
     _nis(baseline='critic'),
   ),
   'optembed': (
-    lambda schema: spaces.open_row_mask(spaces.fm(schema, dim=4)),
+    lambda schema: field_spaces.open_row_mask(spaces.fm(schema, dim=4)),
     lambda space: {
       'fields': search.optembed(
         optax.sgd(1.0),
@@ -164,7 +173,7 @@ _METHODS = {
   ),
   **{
     f'pep_{granularity}': (
-      lambda schema, granularity=granularity: spaces.open_thresholds(
+      lambda schema, granularity=granularity: field_spaces.open_thresholds(
         spaces.fm(schema, dim=4), granularity=granularity
       ),
       _pep,
@@ -234,7 +243,7 @@ def _derived(name):
 
 @functools.cache
 def _retrained(name):
-  return pipeline.retrain(_derived(name), _data(), _settings(), seed=1)
+  return retraining.retrain(_derived(name), _data(), _settings(), seed=1)
 
 
 # Methods whose derived tables are smaller than those that are searched.
@@ -268,7 +277,7 @@ def _narrowed(name):
   arch = {'fields': _NARROWED[name](found.state.arch['fields'])}
   found = dataclasses.replace(found, state=found.state.replace(arch=arch))
   derived = pipeline.derive(found, _data())
-  return pipeline.retrain(derived, _data(), _settings(), seed=1)
+  return retraining.retrain(derived, _data(), _settings(), seed=1)
 
 
 # Methods that train no choices, and whose choices also follow a decay or an
@@ -310,7 +319,7 @@ def _mover(space, order):
     places([width] * count),
     places([1] * count, blocks.FrequencyNet.width),
   ]
-  if isinstance(space.choice, fields_lib.ColumnMask):
+  if isinstance(space.choice, choices_lib.ColumnMask):
     known.append(places([len(own) for own in space.choice.starts]))
   by_size = {len(index): index for index in known}
 
@@ -359,7 +368,7 @@ def _moved(name, data, move):
   batch = batches.Batches(data.valid, 200).batch(0, 0)
   logits = jax.jit(supernet.make_predict(model, selectors))(state, batch)
   # Of equal scores the first candidate's counts, that of the full width.
-  with mock.patch.object(pipeline, 'measure', lambda *_: {'auc': 0.5}):
+  with mock.patch.object(models_lib, 'measure', lambda *_: {'auc': 0.5}):
     derived = pipeline.derive(pipeline.Found(space, selectors, state, {}), data)
   if name in _WITHOUT_DRAWS:
     step = jax.jit(supernet.make_step(model, optimizer, selectors))
@@ -372,9 +381,9 @@ def _moved(name, data, move):
 _LIST = """
 import sys
 import jax
-from jax_autorec import pipeline
+from jax_autorec.train import models
 for directory in sys.argv[1:]:
-  model = pipeline.load(directory)
+  model = models.load(directory)
   arrays = jax.tree.leaves((model.params, model.tables, model.batch_stats))
   arrays += list(model.architecture.arrays.values())
   print(max(x.size for x in arrays), sum(x.size for x in model.tables.values()))
@@ -559,7 +568,7 @@ class ContractTest(parameterized.TestCase):
     directories = [self.create_tempdir().full_path for _ in names]
     models = [_narrowed(name) for name in names]
     for model, directory in zip(models, directories):
-      pipeline.save(model, directory)
+      models_lib.save(model, directory)
     lines = subprocess.run(
       [sys.executable, '-c', _LIST, *directories],
       cwd=pathlib.Path(__file__).parent.parent.parent,
@@ -656,7 +665,7 @@ _CLOSED = {
   ),
   **{
     f'{name}_{kind}': (
-      lambda data, kind=kind, tiers=tiers: spaces.quantize(
+      lambda data, kind=kind, tiers=tiers: quantization.quantize(
         spaces.fm(data.schema, dim=8), kind, 4, tiers
       )
     )
@@ -672,17 +681,17 @@ _CLOSED = {
 _FRESH = """
 import json, pathlib, sys
 import numpy as np
-from jax_autorec import pipeline
 from jax_autorec.data import planted
+from jax_autorec.train import models
 data = planted.generate(**json.loads(sys.argv[1]))
 results = {}
 for directory in sys.argv[2:]:
-  model = pipeline.load(directory)
+  model = models.load(directory)
   entries = {}
   for path in pathlib.Path(directory).glob('*.npz'):
     with np.load(path) as file:
       entries |= {f'{path.stem}/{k}': file[k].size for k in file.files}
-  valid = pipeline.evaluate(model, data.valid, 200)
+  valid = models.evaluate(model, data.valid, 200)
   results[pathlib.Path(directory).name] = [valid, entries, model.total_params]
 print(json.dumps(results))
 """
@@ -697,9 +706,9 @@ class ClosedTest(parameterized.TestCase):
     for name, close in _CLOSED.items():
       architecture = close(data)
       self.assertFalse(architecture.is_open)
-      trained = pipeline.retrain(architecture, data, _settings(), seed=1)
-      models[name] = pipeline.pack(trained)
-      pipeline.save(models[name], root / name)
+      trained = retraining.retrain(architecture, data, _settings(), seed=1)
+      models[name] = retraining.pack(trained)
+      models_lib.save(models[name], root / name)
     done = subprocess.run(
       [
         *(sys.executable, '-c', _FRESH, json.dumps(options)),
@@ -713,7 +722,7 @@ class ClosedTest(parameterized.TestCase):
     self.assertEqual(done.returncode, 0, done.stderr)
     for name, (valid, entries, total) in json.loads(done.stdout).items():
       model = models[name]
-      self.assertEqual(valid, pipeline.evaluate(model, data.valid, 200))
+      self.assertEqual(valid, models_lib.evaluate(model, data.valid, 200))
       self.assertEqual(valid['auc'], model.valid['auc'])
       architecture = model.architecture
       arrays = sum(x.size for x in architecture.arrays.values())

@@ -1,8 +1,8 @@
 from absl.testing import absltest, parameterized
 import numpy as np
 
+from jax_autorec import field_spaces, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec import spaces
 from jax_autorec.search import controls, patterns
 
 _SCHEMA = schema_lib.Schema(
@@ -64,10 +64,10 @@ class ControlsTest(parameterized.TestCase):
       )
     )
     model, dims = spaces.fm(schema, dim=8), (1, 2, 4, 8)
-    space = spaces.open_dims(model, dims)
+    space = field_spaces.open_dims(model, dims)
     draw = lambda found, seed: controls.random_dims(model, dims, found, seed)
     for chosen in ([8, 1, 2, 4] * 3, [1] * 10 + [2, 1], [8] * 11 + [4]):
-      found = spaces.with_dims(space, chosen)
+      found = field_spaces.with_dims(space, chosen)
       drawn = [draw(found, seed) for seed in range(5)]
       for control in drawn:
         self.assertFalse(control.is_open)
@@ -81,7 +81,7 @@ class ControlsTest(parameterized.TestCase):
     dict(mode='multi', prefix=True, shared_row=True),
   )
   def test_random_blocks_have_the_size_found(self, **options):
-    space = spaces.open_blocks(
+    space = field_spaces.open_blocks(
       spaces.fm(_LARGE, dim=8), (0.1, 0.2, 0.3, 0.4), (2, 2, 4), **options
     )
     size = lambda model: model.embedding_params + model.projection_params
@@ -91,7 +91,7 @@ class ControlsTest(parameterized.TestCase):
         [ends[min(rows, len(ends)) - 1]] * columns + [0] * (3 - columns)
         for ends in space.choice.rows
       ]
-      found = spaces.with_blocks(space, kept)
+      found = field_spaces.with_blocks(space, kept)
       drawn = [controls.random_blocks(space, found, s) for s in (0, 0, 1)]
       for control in drawn:
         self.assertFalse(control.is_open)
@@ -101,7 +101,7 @@ class ControlsTest(parameterized.TestCase):
 
   def test_random_entries_have_the_size_found(self):
     model = spaces.fm(_LARGE, dim=8)
-    space = spaces.open_thresholds(model)
+    space = field_spaces.open_thresholds(model)
     rng = np.random.default_rng(0)
     scores = [
       rng.random((plan.vocab_size, 8), np.float32) for plan in model.categorical
@@ -121,13 +121,13 @@ class ControlsTest(parameterized.TestCase):
     self.assertNotEqual(drawn[0], drawn[2])
 
   def test_random_rows_have_the_size_found(self):
-    space = spaces.open_row_mask(spaces.fm(_LARGE, dim=16))
+    space = field_spaces.open_row_mask(spaces.fm(_LARGE, dim=16))
     for share, dim in ((0.05, 4), (0.4, 12), (1.0, 16)):
       kept = [
         np.arange(plan.vocab_size) < share * plan.vocab_size
         for plan in space.categorical
       ]
-      found = spaces.with_row_mask(space, kept, [dim] * len(kept))
+      found = field_spaces.with_row_mask(space, kept, [dim] * len(kept))
       drawn = [controls.random_rows(space, found, s) for s in (0, 0, 1)]
       for control in drawn:
         self.assertFalse(control.is_open)

@@ -15,13 +15,14 @@ import optax
 import pytest
 from scipy import stats
 
-from jax_autorec import errors, pipeline, search, spaces
+from jax_autorec import errors, field_spaces, search, spaces, streaming
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import batches as batches_lib
 from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import online
 from jax_autorec.search.esapn import baseline, reinforce
+from jax_autorec.train import models as models_lib
 from jax_autorec.train import parallel
 from jax_autorec.train import settings as settings_lib
 from jax_autorec.train import state as state_lib
@@ -60,7 +61,7 @@ def _dataset(ids, labels, users, items):
 
 def _space(schema, dims=_DIMS, hidden=(8,)):
   closed = spaces.rater(schema, dim=dims[-1], width=dims[-1], hidden=hidden)
-  return spaces.open_rows(closed, dims)
+  return field_spaces.open_rows(closed, dims)
 
 
 def _settings(**options):
@@ -111,7 +112,7 @@ class _Parts:
 @functools.cache
 def _found():
   stream = _stream()
-  return stream, pipeline.run_stream(
+  return stream, streaming.run_stream(
     _space(stream.schema),
     search.esapn(optax.adam(1e-2), explore=0.2, hidden=8),
     stream,
@@ -350,8 +351,8 @@ class RewardTest(parameterized.TestCase):
 _LIST = """
 import json, sys
 import jax
-from jax_autorec import pipeline
-model = pipeline.load(sys.argv[1])
+from jax_autorec.train import models
+model = models.load(sys.argv[1])
 named = jax.tree_util.tree_leaves_with_path(model.params)
 maps = [
   x.size
@@ -372,9 +373,9 @@ print(json.dumps({
 class DerivedTest(parameterized.TestCase):
   def test_a_fresh_process_finds_no_array_of_the_full_size(self):
     _, found = _found()
-    model = pipeline.settle(found, _settings())
+    model = streaming.settle(found, _settings())
     directory = self.create_tempdir().full_path
-    pipeline.save(model, directory)
+    models_lib.save(model, directory)
     done = subprocess.run(
       [sys.executable, '-c', _LIST, directory],
       cwd=pathlib.Path(__file__).parents[2],
@@ -393,13 +394,13 @@ class DerivedTest(parameterized.TestCase):
 
   def test_predicts_what_the_stream_would(self):
     stream, found = _found()
-    model = pipeline.settle(found, _settings())
+    model = streaming.settle(found, _settings())
     parts = _parts()
     batch = parts.batch(2)
     expected = online.make_predict(parts.tools, found.online)(
       found.state, batch
     )
-    got = pipeline.predict(
+    got = models_lib.predict(
       model.architecture,
       (model.params, model.tables, model.batch_stats),
       stream.train,
@@ -409,7 +410,7 @@ class DerivedTest(parameterized.TestCase):
 
   def test_rows_are_stored_at_their_size_alone(self):
     _, found = _found()
-    model = pipeline.settle(found, _settings())
+    model = streaming.settle(found, _settings())
     sizes = np.concatenate(
       [np.asarray(found.state.own[n]['size']) for n in ('user', 'item')]
     )
@@ -421,15 +422,15 @@ class DerivedTest(parameterized.TestCase):
     self.assertEqual(held['index'], 4 * 42)
     self.assertLess(entries, found.info['size']['bytes']['tables'] / 4)
     directory = self.create_tempdir().full_path
-    pipeline.save(model, directory)
-    loaded = pipeline.load(directory)
+    models_lib.save(model, directory)
+    loaded = models_lib.load(directory)
     for table in loaded.tables.values():
       self.assertLess(len(table), 42)
     stream, _ = _found()
     parts = lambda m: (m.params, m.tables, m.batch_stats)
     np.testing.assert_array_equal(
-      pipeline.predict(loaded.architecture, parts(loaded), stream.train, 20),
-      pipeline.predict(model.architecture, parts(model), stream.train, 20),
+      models_lib.predict(loaded.architecture, parts(loaded), stream.train, 20),
+      models_lib.predict(model.architecture, parts(model), stream.train, 20),
     )
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from jax_autorec import errors, pipeline, search, spaces
-from jax_autorec import fields as fields_lib
+from jax_autorec import choices as choices_lib
+from jax_autorec import errors, field_spaces, pipeline, search, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.nn import embeddings
@@ -39,7 +39,7 @@ _MODES = {
 
 def _blocks(rows=_ROWS, columns=(2, 1, 3), **options):
   options = {'combine': 'concatenate'} | options
-  return fields_lib.Blocks(rows, columns, **options)
+  return choices_lib.Blocks(rows, columns, **options)
 
 
 def _choices(blocks, field):
@@ -306,7 +306,7 @@ def _batch(seed, lead=(), vocabs=(9, 7, 7, 4)):
 
 
 def _space(schema=_SCHEMA, **options):
-  return spaces.open_blocks(
+  return field_spaces.open_blocks(
     spaces.fm(schema, dim=6), (0.3, 0.3, 0.4), (2, 4), **options
   )
 
@@ -602,7 +602,7 @@ class SelectorTest(parameterized.TestCase):
     context = search.base.Context(space, None)
     derived = nis.derive(arch, None, context)
     kept, entries = choices.kept(choices.mode(logits))
-    self.assertEqual(derived, spaces.with_blocks(space, kept.tolist()))
+    self.assertEqual(derived, field_spaces.with_blocks(space, kept.tolist()))
     self.assertEqual(
       derived.embedding_params - derived.first_order_params, entries
     )
@@ -687,7 +687,7 @@ def _planted(seed, num_rows=24_000):
 def _searched(seed, cost_weight, kind='multi', budget=0.05, steps=400):
   """Rows kept of each block of columns of fields a, b and n."""
   data = _planted(seed)
-  space = spaces.open_blocks(
+  space = field_spaces.open_blocks(
     spaces.fm(data.schema, dim=4),
     (0.1, 0.3, 0.6),
     (2, 2),

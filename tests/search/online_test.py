@@ -7,10 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
-from jax_autorec import data as data_lib
-from jax_autorec import errors, pipeline, search, spaces
+from jax_autorec import field_spaces, search, spaces, streaming
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import batches as batches_lib
 from jax_autorec.data import dataset as dataset_lib
@@ -80,21 +78,17 @@ def _space(name, schema=None):
   how, _ = _METHODS[name]
   schema = schema or _schema()
   closed = spaces.rater(schema, dim=_DIMS[-1], width=_DIMS[-1], hidden=(8,))
-  return spaces.open_rows(closed, _DIMS, how) if how else closed
+  return field_spaces.open_rows(closed, _DIMS, how) if how else closed
 
 
-def _run(
-  name, stream=None, workdir=None, loss='square', num_steps=None, **options
-):
-  return pipeline.run_stream(
+def _run(name, stream=None, loss='square', **options):
+  return streaming.run_stream(
     _space(name),
     _METHODS[name][1](),
     stream or _stream(),
     _settings(**options),
     loss=loss,
-    num_steps=num_steps,
     seed=1,
-    workdir=workdir,
   )
 
 
@@ -144,7 +138,7 @@ class OnlineTest(parameterized.TestCase):
     np.testing.assert_allclose(done.logits, offline, rtol=2e-4, atol=2e-5)
     labels = stream.train.labels
     errors_ = (1 / (1 + np.exp(-offline)) - labels) ** 2
-    found = pipeline.prequential(stream.train, done.logits, 'square')
+    found = streaming.prequential(stream.train, done.logits, 'square')
     self.assertAlmostEqual(found['loss'], errors_.mean(), places=5)
     right = (offline > 0) == (labels == 1)
     self.assertAlmostEqual(found['accuracy'], right.mean())
@@ -168,79 +162,6 @@ class OnlineTest(parameterized.TestCase):
     done = _done(name)
     np.testing.assert_array_equal(done.logits[:140], other.logits[:140])
     self.assertTrue(np.any(done.logits[140:] != other.logits[140:]))
-
-  def test_a_run_stops_at_any_moment_and_goes_on(self):
-    """What is settled then has the sizes of then."""
-    workdir = self.create_tempdir().full_path
-    done, before = _done('esapn'), None
-    for num_steps in (4, 7, 13):
-      found = _run('esapn', workdir=workdir, num_steps=num_steps)
-      rows = min(20 * num_steps, _ROWS)
-      np.testing.assert_array_equal(found.logits, done.logits[:rows])
-      self.assertEqual(int(found.state.train.step), num_steps)
-      model = pipeline.settle(found, _settings())
-      sizes = np.concatenate(
-        [np.asarray(found.state.own[name]['size']) for name in ('user', 'item')]
-      )
-      entries = np.array(_DIMS)[sizes].sum()
-      self.assertEqual(model.architecture.embedding_params, entries)
-      self.assertEqual(sum(x.size for x in model.tables.values()), entries)
-      # It predicts what the state then does.
-      _, tools, _ = _parts('esapn')
-      batch = batches_lib.Batches(_stream().train, 20, shuffle=False)
-      standing = online.make_predict(tools, found.online)
-      np.testing.assert_allclose(
-        pipeline.predictions(model, _stream().train, 20)[:20],
-        standing(found.state, batch.batch(0, 0)),
-        rtol=1e-4,
-        atol=1e-5,
-      )
-      if before is not None:
-        self.assertTrue(np.all(sizes >= before) and np.any(sizes > before))
-      before = sizes
-      scored = pipeline.prequential(_stream().train, found.logits, 'square')
-      self.assertGreater(scored['accuracy'], 0)
-    with self.assertRaisesRegex(errors.CheckpointError, '13 steps'):
-      _run('esapn', workdir=workdir, num_steps=4)
-    for num_steps in (0, 14):
-      with self.assertRaisesRegex(errors.ConfigError, 'expected 1 to 13'):
-        _run('esapn', num_steps=num_steps)
-
-  def test_a_killed_run_ends_with_the_same_bits(self):
-    self._check_killed('esapn')
-
-  @pytest.mark.slow
-  def test_other_killed_runs_end_with_the_same_bits(self):
-    for name in _METHODS:
-      self._check_killed(name)
-
-  def _check_killed(self, name):
-    workdir = self.create_tempdir().full_path
-    chunk = batches_lib.Batches.chunk
-
-    def dies(source, start, count):
-      if start >= 8:
-        raise KeyboardInterrupt
-      return chunk(source, start, count)
-
-    options = {'save_seconds': 0}
-    batches_lib.Batches.chunk = dies
-    try:
-      with self.assertRaises(KeyboardInterrupt):
-        _run(name, workdir=workdir, **options)
-    finally:
-      batches_lib.Batches.chunk = chunk
-    again, done = _run(name, workdir=workdir, **options), _done(name)
-    np.testing.assert_array_equal(again.logits, done.logits)
-    same = lambda x, y: np.testing.assert_array_equal(
-      *(
-        jax.random.key_data(z)
-        if jax.dtypes.issubdtype(z.dtype, jax.dtypes.prng_key)
-        else z
-        for z in (x, y)
-      )
-    )
-    jax.tree.map(same, again.state, done.state)
 
   @parameterized.parameters('esapn', 'row_darts', 'autoemb_stream')
   def test_a_step_does_not_grow_with_the_vocabulary(self, name):
@@ -294,21 +215,6 @@ class OnlineTest(parameterized.TestCase):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     done = _run('fixed', loss='log')
     self.assertNotAlmostEqual(done.logits[-1], _done('fixed').logits[-1])
-
-  def test_slips_are_refused(self):
-    with self.assertRaisesRegex(errors.ConfigError, 'square, log'):
-      _run('fixed', loss='hinge')
-    with self.assertRaisesRegex(errors.ConfigError, 'pmap'):
-      _run('fixed', parallel='pmap')
-    with self.assertRaisesRegex(errors.ConfigError, 'mixes all widths'):
-      pipeline.settle(_done('row_darts'))
-    with self.assertRaisesRegex(errors.ConfigError, "how='grow'"):
-      pipeline.run_stream(
-        _space('row_darts'), _METHODS['esapn'][1](), _stream(), _settings()
-      )
-    data = data_lib.load('planted', num_rows=1000)
-    with self.assertRaisesRegex(errors.ConfigError, 'nobody'):
-      data_lib.stream(data, ['field_0', 'nobody'])
 
 
 class HistoryTest(parameterized.TestCase):

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import errors, pipeline, search, spaces
+from jax_autorec import errors, field_spaces, pipeline, search, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import batches, planted
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import patterns, supernet
 from jax_autorec.search.optembed import Evolution, evolve, kept_rows
+from jax_autorec.train import models as models_lib
 from jax_autorec.train import settings as settings_lib
 from jax_autorec.train import steps
 
@@ -132,7 +133,7 @@ def _selectors(**options):
 def _found():
   data = _data()
   return pipeline.run_search(
-    spaces.open_row_mask(spaces.fm(data.schema, dim=_DIM)),
+    field_spaces.open_row_mask(spaces.fm(data.schema, dim=_DIM)),
     _selectors(price=0.1),
     data,
     settings_lib.Settings(
@@ -185,7 +186,7 @@ class DeriveTest(parameterized.TestCase):
     """With its weights carried over, it gives the same logits."""
     found, dims = _found(), [3, 6, 1, 4, 2, 5]
     space, kept = found.space, _kept()
-    derived = spaces.with_row_mask(space, kept, dims)
+    derived = field_spaces.with_row_mask(space, kept, dims)
     train = found.state.train
     table = np.asarray(train.tables[patterns.main_table(space)])
     ends = np.cumsum([len(own) for own in kept])[:-1]
@@ -229,7 +230,7 @@ class DeriveTest(parameterized.TestCase):
 
   def test_scored_sizes_are_those_of_the_derived_model(self):
     """P5: within the budget, and as near as one more column allows."""
-    whole = spaces.with_row_mask(_found().space, _kept(), [_DIM] * 6)
+    whole = field_spaces.with_row_mask(_found().space, _kept(), [_DIM] * 6)
     budget = 0.6 * whole.ep_total
     found = _with(_selectors(price=0.0, max_params=budget, generations=30))
     derived = pipeline.derive(found, _data())
@@ -253,12 +254,12 @@ class DeriveTest(parameterized.TestCase):
       for price in (0.0, 0.1, 100.0)
     ]
     self.assertEqual(sizes, sorted(sizes, reverse=True))
-    ones = spaces.with_row_mask(_found().space, _kept(), [1] * 6)
+    ones = field_spaces.with_row_mask(_found().space, _kept(), [1] * 6)
     self.assertLess(sizes[2], 2 * ones.embedding_params)
 
   def test_stopped_and_continued_scores_nothing_twice(self):
     workdir = self.create_tempdir().full_path
-    score, count = pipeline.measure, 0
+    score, count = models_lib.measure, 0
 
     def killing(*arguments):
       nonlocal count
@@ -267,16 +268,16 @@ class DeriveTest(parameterized.TestCase):
         raise KeyboardInterrupt
       return score(*arguments)
 
-    with mock.patch.object(pipeline, 'measure', killing):
+    with mock.patch.object(models_lib, 'measure', killing):
       with self.assertRaises(KeyboardInterrupt):
         pipeline.derive(_found(), _data(), workdir=workdir)
     count = 100
     derived = None
-    with mock.patch.object(pipeline, 'measure', killing):
+    with mock.patch.object(models_lib, 'measure', killing):
       derived = pipeline.derive(_found(), _data(), workdir=workdir)
     later = count - 100
     count = 100
-    with mock.patch.object(pipeline, 'measure', killing):
+    with mock.patch.object(models_lib, 'measure', killing):
       whole = pipeline.derive(_found(), _data())
       again = pipeline.derive(_found(), _data(), workdir=workdir)
     self.assertEqual(later + 11, count - 100)
@@ -335,9 +336,9 @@ class SpacesTest(absltest.TestCase):
     schema = schema_lib.Schema(
       tuple(schema_lib.Field(name, vocab_size=5) for name in 'abc')
     )
-    space = spaces.open_row_mask(spaces.fm(schema, dim=4))
+    space = field_spaces.open_row_mask(spaces.fm(schema, dim=4))
     kept = [np.ones(5, bool), np.zeros(5, bool), np.arange(5) % 2 == 0]
-    closed = spaces.with_row_mask(space, kept, [4, 2, 3])
+    closed = field_spaces.with_row_mask(space, kept, [4, 2, 3])
     self.assertEqual(set(closed.arrays), {'c.remap'})
     np.testing.assert_array_equal(closed.arrays['c.remap'], [0, 3, 1, 4, 2])
     self.assertEqual(closed.embedding_params, 15 + 5 * 4 + 3 * 3)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_autorec import errors, spaces
+from jax_autorec import errors, field_spaces, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.nn import embeddings
 from jax_autorec.nn import model as model_lib
@@ -26,7 +26,7 @@ _SCHEMA = schema_lib.Schema(
 
 
 def _space():
-  return spaces.open_columns(spaces.fm(_SCHEMA, dim=_DIM))
+  return field_spaces.open_columns(spaces.fm(_SCHEMA, dim=_DIM))
 
 
 def _unpack(bits, dim):
@@ -144,7 +144,7 @@ class KeepTest(parameterized.TestCase):
         schema_lib.Field('small', vocab_size=200),
       )
     )
-    space = spaces.open_columns(spaces.fm(schema, dim=16))
+    space = field_spaces.open_columns(spaces.fm(schema, dim=16))
     scores = np.random.default_rng(0).random((20_200, 16), np.float32)
     scores[20_000:] += 1
     found = patterns.keep_largest(
@@ -170,7 +170,7 @@ class KeepTest(parameterized.TestCase):
         schema_lib.Field(f'f{i}', vocab_size=int(n)) for i, n in enumerate(rows)
       )
     )
-    space = spaces.open_columns(spaces.fm(schema, dim=5))
+    space = field_spaces.open_columns(spaces.fm(schema, dim=5))
     field = np.repeat(np.arange(6), rows)
     scores = (
       rng.integers(0, 30, (len(field), 5)) * rng.integers(1, 9, 6)[field, None]

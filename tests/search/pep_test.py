@@ -9,11 +9,13 @@ import numpy as np
 import optax
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, pipeline, search, spaces
-from jax_autorec import fields as fields_lib
+from jax_autorec import choices as choices_lib
+from jax_autorec import errors, field_spaces, pipeline, search, spaces
 from jax_autorec.data import planted
 from jax_autorec.nn import embeddings
 from jax_autorec.search import base, patterns, supernet
+from jax_autorec.train import models as models_lib
+from jax_autorec.train import retraining
 from jax_autorec.train import settings as settings_lib
 
 _DIM, _DENSITY = 6, 0.3
@@ -35,7 +37,7 @@ def _data():
 def _search(num_steps=480, granularity='field_dim', rate=0.2, **options):
   data = _data()
   tx = optax.chain(optax.add_decayed_weights(1e-2), optax.adam(rate))
-  space = spaces.open_thresholds(
+  space = field_spaces.open_thresholds(
     spaces.fm(data.schema, dim=_DIM), granularity=granularity, row_scale=5.0
   )
   return pipeline.run_search(
@@ -64,8 +66,8 @@ def _margins(found):
   sizes = [plan.vocab_size for plan in found.space.categorical]
   if len(s) > 1:
     s = np.repeat(s, sizes, axis=0)
-  if fields_lib.ROW_CHOICE in tables:
-    s = s + 5.0 * np.asarray(tables[fields_lib.ROW_CHOICE], np.float64)
+  if choices_lib.ROW_CHOICE in tables:
+    s = s + 5.0 * np.asarray(tables[choices_lib.ROW_CHOICE], np.float64)
   return np.abs(table) - 1 / (1 + np.exp(-s))
 
 
@@ -151,12 +153,12 @@ class DeriveTest(parameterized.TestCase):
 
   def test_a_saved_model_has_no_start(self):
     derived = pipeline.derive(_found())
-    model = pipeline.retrain(
+    model = retraining.retrain(
       derived, _data(), settings_lib.Settings(epochs=1, batch_size=500)
     )
     directory = self.create_tempdir().full_path
-    pipeline.save(model, directory)
-    loaded = pipeline.load(directory)
+    models_lib.save(model, directory)
+    loaded = models_lib.load(directory)
     names = set(loaded.architecture.arrays)
     self.assertFalse([n for n in names if n.startswith(arch_lib.INITIAL)])
     self.assertEqual(names, set(derived.constants))

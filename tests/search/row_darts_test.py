@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_autorec import errors, search, spaces
+from jax_autorec import errors, field_spaces, search, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import online
@@ -27,7 +27,7 @@ def _parts(how='mix'):
     )
   )
   closed = spaces.rater(schema, dim=_DIMS[-1], width=_DIMS[-1], hidden=(8,))
-  space = spaces.open_rows(closed, _DIMS, how)
+  space = field_spaces.open_rows(closed, _DIMS, how)
   settings = settings_lib.Settings(batch_size=8)
   optimizer = settings_lib.make_optimizer(settings, space)
   tools = online.tools(model_lib.build(space), optimizer, 'square')

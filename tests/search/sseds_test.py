@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_autorec import errors, pipeline, search, spaces
+from jax_autorec import errors, field_spaces, pipeline, search, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec.data import planted
+from jax_autorec.data import batches, planted
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import supernet
 from jax_autorec.search.sseds import keep_columns, mean_saliency
+from jax_autorec.train import models as models_lib
 from jax_autorec.train import settings as settings_lib
 from jax_autorec.train import state as state_lib
 
@@ -38,7 +39,7 @@ def _found(share=0.15, seed=1):
     std=1.5,
     seed=seed,
   )
-  space = spaces.open_columns(spaces.fm(data.schema, dim=_DIM))
+  space = field_spaces.open_columns(spaces.fm(data.schema, dim=_DIM))
   selectors = {'fields': search.sseds(share)}
   found = pipeline.run_search(
     space, selectors, data, _settings(), num_steps=128, seed=seed
@@ -65,13 +66,13 @@ class SaliencyTest(absltest.TestCase):
         ones = np.ones((6, _DIM), np.float32)
         ((grads, _),) = context.gradients({'mask': ones})
         seen.append(grads['mask'])
-        return spaces.with_dims(context.architecture, [1] * 6)
+        return field_spaces.with_dims(context.architecture, [1] * 6)
 
     spied = {'fields': found.selectors['fields']._replace(derive=Spy().derive)}
     pipeline.derive(
       pipeline.Found(found.space, spied, found.state, {}), data, rows
     )
-    batch = next(pipeline._in_order(data.valid, rows))
+    batch = next(batches.in_order(data.valid, rows))
 
     def loss(mask):
       logits = predict(found.state, batch, {'fields': {'mask': mask}})
@@ -117,7 +118,7 @@ class SaliencyTest(absltest.TestCase):
     def derive(arch, memory, context):
       choice = {'mask': memory['ones']}
       seen.extend(weight for _, weight in context.gradients(choice))
-      return spaces.with_dims(context.architecture, [1] * 6)
+      return field_spaces.with_dims(context.architecture, [1] * 6)
 
     spied = {'fields': found.selectors['fields']._replace(derive=derive)}
     pipeline.derive(
@@ -151,7 +152,7 @@ class BudgetTest(parameterized.TestCase):
         for i, size in enumerate(sizes)
       )
     )
-    return spaces.open_columns(spaces.fm(schema, dim=dim))
+    return field_spaces.open_columns(spaces.fm(schema, dim=dim))
 
   @parameterized.parameters(3, 7, 16, 24)
   def test_ties_fill_the_budget_exactly(self, count):
@@ -174,7 +175,7 @@ class BudgetTest(parameterized.TestCase):
     found = keep_columns(space, saliency, lambda a: a.ep_total, budget)
     self.assertLessEqual(found.ep_total, budget)
     self.assertGreaterEqual(found.ep_total, 0.9 * budget)
-    model = pipeline.Model(found, *_variables(found), {}, {})
+    model = models_lib.Model(found, *_variables(found), {}, {})
     held = sum(x.size for x in model.tables.values())
     projections = jax.tree.leaves(model.params.get('embeddings', {}))
     self.assertEqual(held, found.embedding_params)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jax_autorec import field_spaces, search, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec import search, spaces
 from jax_autorec.nn import embeddings
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base, supernet, unroll
@@ -67,7 +67,7 @@ def _plain_selector(inner_rate, tx=None):
 
 def _setup(inner_rate, table_optimizer='sgd', mode='none', selector=None):
   plain = spaces.deepfm(_SCHEMA, dim=4, hidden=(5,), dropout=0.0)
-  space = spaces.open_dims(plain, (2, 4))
+  space = field_spaces.open_dims(plain, (2, 4))
   options = settings_lib.Settings(
     table_optimizer=table_optimizer, learning_rate=0.01, batch_size=_ROWS
   )

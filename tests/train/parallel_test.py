@@ -4,7 +4,7 @@ from absl.testing import absltest, parameterized
 import jax
 import numpy as np
 
-from jax_autorec import errors, spaces
+from jax_autorec import errors, quantization, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.nn import model as model_lib
 from jax_autorec.train import parallel, settings, state, steps
@@ -60,7 +60,7 @@ def _init(mode, kind=None):
     'deepfm', _SCHEMA, dim=4, hidden=(5,), norm='batch', dropout=0.4
   )
   if kind:
-    architecture = spaces.quantize(
+    architecture = quantization.quantize(
       architecture, kind, 2, [(0.5, 4), (0.5, 2)], fields=('a', 'b')
     )
   options = settings.Settings(

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jax_autorec import quantization, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec import spaces
 from jax_autorec.nn import embeddings
 from jax_autorec.nn import model as model_lib
 from jax_autorec.train import parallel, settings, steps
@@ -273,7 +273,7 @@ class AddedLossTest(absltest.TestCase):
   def test_modules_add_to_the_gradient_and_not_to_the_loss(self):
     """Values of VQ follow their queries, of live rows whatever their weight."""
     plain = spaces.fm(_schema(), dim=4)
-    architecture = spaces.quantize(
+    architecture = quantization.quantize(
       plain, 'vq', 1, [(1.0, 2)], fields=('user', 'tags')
     )
     _, model, optimizer, state = _setup(
@@ -327,7 +327,7 @@ class CostTest(parameterized.TestCase):
     architecture = spaces.fm(_schema(vocab), dim=4)
     if kind:
       tiers = [(0.1, 8), (0.9, 4)]
-      architecture = spaces.quantize(architecture, kind, 2, tiers)
+      architecture = quantization.quantize(architecture, kind, 2, tiers)
     train = settings.Settings(batch_size=_ROWS, table_optimizer=table_optimizer)
     model = model_lib.build(architecture)
     optimizer = settings.make_optimizer(train, architecture)
