@@ -106,7 +106,7 @@ class EmbeddingTableTest(parameterized.TestCase):
     table = embedding_table.get_config(argument).to_dict()
     rows = cells.rows(table)
     self.assertLen(table['seeds'], 5)
-    self.assertLen(rows, 3 * (13 if 'tiny' in argument else 15))
+    self.assertLen(rows, 3 * (14 if 'tiny' in argument else 16))
     models = {row.model for row in rows}
     self.assertEqual(models, {'fm', 'wide_deep', 'deepfm'})
     for model in models:
