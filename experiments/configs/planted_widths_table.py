@@ -79,8 +79,7 @@ _TABLES = {
   },
   'duplicate': _WIDTHS | _columns(0.25) | _pruned(0.25) | _OPTEMBED,
   # What follows the validation split finds nothing there.
-  'permuted': _part(('autodim', 'autodim2', 'nis', 'autoemb'))
-  | {'autosrh': _pruned(0.42)['autosrh']},
+  'permuted': _part(('autodim', 'autodim2', 'nis', 'autoemb')) | _OPTEMBED,
 }
 # Draws of random models, whose median is to be beaten.
 _DRAWS = {'ranks': 3, 'noise': 1, 'head': 1}
