@@ -35,7 +35,8 @@ What is different here, and why:
 - Policies see frequencies by the quarter octave (`blocks.FrequencyNet`), where
   the published ones have an embedding for each; their layers are normalised
   over the units of a row (LayerNorm), not over a batch.
-- Growing has a price, so that a row which learns next to nothing more stays.
+- Growing can have a price, so that a row which learns next to nothing more
+  stays.
 - Rates are free. The paper's policies learn by Adam at 1e-4; those of the
   config at 2e-3.
 - Losses are means over a batch; normalisation has one call, learns in the
@@ -106,7 +107,7 @@ def esapn(
   base: str = 'both',
   history: int = 5,
   explore: float = 0.01,
-  price: float = 2e-3,
+  price: float = 0.0,
   hidden: int = 512,
 ) -> online_lib.Online:
   """Grows the rows of every entity of `choices.GrowingRows`.

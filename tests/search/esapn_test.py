@@ -336,7 +336,10 @@ class RewardTest(parameterized.TestCase):
     ({'hidden': 0}, '0 hidden units'),
     ({'history': 1.5}, '1.5 losses per id'),
     ({'history': 0}, '0 losses per id'),
-    ({'reward': 'grown', 'base': 'last'}, 'drive the policy'),
+    (
+      {'reward': 'grown', 'base': 'last', 'price': 1e-3},
+      'drive the policy',
+    ),
   )
   def test_slips_are_refused(self, options, message):
     with self.assertRaisesRegex(errors.ConfigError, message):
@@ -459,7 +462,7 @@ def _program():
   optimizer = settings_lib.make_optimizer(settings, space)
   tools = online.tools(model_lib.build(space), optimizer, 'square')
   tx = optax.inject_hyperparams(optax.adam)(learning_rate=2e-3)
-  method = search.esapn(tx, hidden=64)
+  method = search.esapn(tx, price=2e-3, hidden=64)
   step = online.make_step(tools, method, 'square')
   init = lambda key: online.init(
     tools, method, state_lib.example_batch(schema), 30_000, key, 0.1
