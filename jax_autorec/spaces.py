@@ -6,6 +6,7 @@ import itertools
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
+from jax_autorec import interactions as interactions_lib
 from jax_autorec import schema as schema_lib
 
 PAIRS = ('fm', 'all', 'open')
@@ -43,12 +44,14 @@ def all_terms(
 def _pair_terms(fields, pairs, to):
   """Interactions for the `pairs` argument of the factories below."""
   if pairs == 'fm' and to == 'logit':
-    return (arch_lib.FactorizationMachine(),)
+    return (interactions_lib.FactorizationMachine(),)
   if pairs == 'fm':
-    return (arch_lib.Products('pairs', all_terms(fields, 2), to=to),)
+    return (interactions_lib.Products('pairs', all_terms(fields, 2), to=to),)
   terms, gates = _terms_and_gates(fields, pairs, 2, 'pairs')
   return (
-    arch_lib.Products('pairs', terms, normalize=True, gates=gates, to=to),
+    interactions_lib.Products(
+      'pairs', terms, normalize=True, gates=gates, to=to
+    ),
   )
 
 
@@ -57,7 +60,9 @@ def _triple_terms(fields, triples, to):
     return ()
   terms, gates = _terms_and_gates(fields, triples, 3, 'triples')
   return (
-    arch_lib.Products('triples', terms, normalize=True, gates=gates, to=to),
+    interactions_lib.Products(
+      'triples', terms, normalize=True, gates=gates, to=to
+    ),
   )
 
 
