@@ -24,7 +24,6 @@ from jax_autorec.interactions import Interaction, View
 
 INITIAL = 'initial/'  # Prefix of arrays that training starts from.
 PROJECTIONS = ('linear', 'affine', 'zero_pad')
-NORMS = ('none', 'batch', 'layer')
 ACTIVATIONS = ('relu', 'tanh')
 
 # What pages and tables call sizes; each is a property of that name, of an
@@ -76,7 +75,7 @@ class HeadPlan:
 
   def __post_init__(self):
     object.__setattr__(self, 'hidden', tuple(self.hidden))
-    fields_lib.check(self.norm, NORMS, 'Norm of the head')
+    fields_lib.check(self.norm, interactions_lib.NORMS, 'Norm of the head')
     fields_lib.check(self.activation, ACTIVATIONS, 'Activation of the head')
     if not 0 <= self.dropout < 1:
       raise errors.ConfigError(
@@ -220,11 +219,15 @@ class Architecture:
 
   @property
   def _further_vectors(self) -> list[View]:
-    """Views of vectors that are not the one vector of a field."""
+    """Views of vectors that are not the one vector of each id."""
+    ids = [plan.name for plan in self.categorical]
+    is_main = lambda view: (
+      view.name == 'main' and view.copies == 1 and all(map(view.has, ids))
+    )
     return [
       view
       for view in self.views.values()
-      if view.kind == 'vectors' and view != interactions_lib.MAIN
+      if view.kind == 'vectors' and not is_main(view)
     ]
 
   def num_vectors(self, field: str) -> int:

@@ -156,7 +156,8 @@ class MLP(nn.Module):
     activation: 'relu' or 'tanh'.
     norm_inputs: batch normalisation of the inputs.
     axis_name: replica axis; None except under `pmap`.
-    outputs: number of outputs; 0 for the last hidden layer in their place.
+    outputs: None for a logit; a number of outputs; 0 for the last hidden layer
+      in their place.
   """
 
   hidden: Sequence[int]
@@ -165,7 +166,7 @@ class MLP(nn.Module):
   activation: str = 'relu'
   norm_inputs: bool = False
   axis_name: str | None = None
-  outputs: int = 1
+  outputs: int | None = None
 
   @nn.compact
   def __call__(
@@ -186,8 +187,7 @@ class MLP(nn.Module):
         layer.
 
     Returns:
-      [B] where there is one output; else [B, outputs], or the last hidden
-      layer.
+      A logit [B], or [B, outputs], or the last hidden layer.
     """
     inputs = inputs if isinstance(inputs, list | tuple) else [inputs]
     if not self.hidden:
@@ -212,10 +212,10 @@ class MLP(nn.Module):
         x, train=train
       )
     x = jnp.concatenate([x, *beside], 1)
-    if not self.outputs:
+    if self.outputs == 0:
       return x
-    x = nn.Dense(self.outputs, kernel_init=init, name='output')(x)
-    return x[:, 0] if self.outputs == 1 else x
+    x = nn.Dense(self.outputs or 1, kernel_init=init, name='output')(x)
+    return x[:, 0] if self.outputs is None else x
 
 
 class FrequencyNet(nn.Module):

@@ -7,7 +7,7 @@ import flax.linen as nn
 from jax_autorec import architecture as arch_lib
 from jax_autorec import interactions as plans
 from jax_autorec.fields import FieldPlan
-from jax_autorec.nn import products
+from jax_autorec.nn import attention, crosses, pairs, products, towers
 from jax_autorec.types import Array
 
 # (views, mask [B], train=bool) -> [B] to the logit, [B, K] elsewhere.
@@ -36,9 +36,29 @@ def _products(plan, fields, axis_name):
   return lambda views, mask, *, train: run(views[view.name], mask, train=train)
 
 
+def _named(module):
+  """The module in the scope of its interaction."""
+  return lambda plan, *options: module(plan, *options, name=plan.name)
+
+
 # Kind of a plan -> what makes its module, or else its output, of the plan, the
 # fields of the architecture and the replica axis.
-MODULES: dict[str, Callable[..., Run]] = {'fm': _fm, 'products': _products}
+MODULES: dict[str, Callable[..., Run]] = {
+  'fm': _fm,
+  'products': _products,
+  'field_aware': _named(pairs.FieldAware),
+  'field_weighted': _named(pairs.FieldWeighted),
+  'field_matrixed': _named(pairs.FieldMatrixed),
+  'polynomial': _named(crosses.Polynomial),
+  'attentional_pooling': _named(pairs.AttentionalPooling),
+  'cross': _named(crosses.Cross),
+  'compressed': _named(crosses.Compressed),
+  'self_attention': _named(attention.SelfAttention),
+  'bilinear': _named(pairs.Bilinear),
+  'mask_blocks': _named(towers.MaskBlocks),
+  'two_towers': _named(towers.TwoTowers),
+  'numbers_and_vectors': _named(towers.NumbersAndVectors),
+}
 
 
 def build(
