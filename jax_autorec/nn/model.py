@@ -58,7 +58,9 @@ class CTRModel(nn.Module):
     if plan.squash and 'main' in views:
       vectors = views['main']
       flat = blocks.BatchNorm(axis_name=self.axis_name, name=SQUASH)(
-        vectors.reshape(batch_size, -1), batch.mask, train=train
+        vectors.reshape(batch_size, len(plan.fields) * plan.dim),
+        batch.mask,
+        train=train,
       )
       views['main'] = jnp.tanh(flat).reshape(vectors.shape)
     logits = jnp.zeros((batch_size,), jnp.float32)
