@@ -296,6 +296,7 @@ def hofm(
     order: the highest, 2 to 5.
     shared: whether all orders read one table; else each has its own.
   """
+  fields_lib.check(order, (2, 3, 4, 5), 'order')
   plans = [plans_lib.FactorizationMachine()]
   for k in range(3, order + 1):
     name = f'order_{k}'
