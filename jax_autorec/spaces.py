@@ -1,8 +1,9 @@
 """Base models by name, as architectures whose products may be open."""
 
 from collections.abc import Sequence
-import difflib
+import inspect
 import itertools
+from typing import Any
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
@@ -829,18 +830,39 @@ MODELS = {
 }
 
 
-def build(
-  name: str, schema: schema_lib.Schema, **options
-) -> arch_lib.Architecture:
-  """The architecture of a model by name, for a fitted schema.
+def options(name: str) -> dict[str, Any]:
+  """What a model's factory takes beside the schema, with its defaults.
 
   Raises:
     ConfigError: for an unknown name; lists the known and the nearest.
   """
   if name not in MODELS:
-    near = difflib.get_close_matches(name, MODELS, 1)
-    hint = f' Did you mean {near[0]!r}?' if near else ''
     raise errors.ConfigError(
-      f'No model {name!r}; the models are: {", ".join(MODELS)}.{hint}'
+      f'No model {name!r}; the models are: {", ".join(MODELS)}.'
+      f'{errors.nearest(name, MODELS)}'
     )
-  return MODELS[name](schema, **options)
+  parameters = inspect.signature(MODELS[name]).parameters.values()
+  return {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}
+
+
+def build(
+  name: str, schema: schema_lib.Schema, **given: Any
+) -> arch_lib.Architecture:
+  """The architecture of a model by name, for a fitted schema.
+
+  Args:
+    name: of `MODELS`.
+    schema: fitted schema.
+    **given: options of its factory.
+
+  Raises:
+    ConfigError: for an unknown name or option; lists the known and the nearest.
+  """
+  known = options(name)
+  for option in given:
+    if option not in known:
+      raise errors.ConfigError(
+        f'Model {name!r} has no option {option!r}; there are: '
+        f'{", ".join(known)}.{errors.nearest(option, known)}'
+      )
+  return MODELS[name](schema, **given)
