@@ -1,6 +1,7 @@
 """A click-through-rate model from an architecture."""
 
 from collections.abc import Mapping
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -57,11 +58,9 @@ class CTRModel(nn.Module):
     batch_size = batch.ids.shape[0]
     if plan.squash and 'main' in views:
       vectors = views['main']
-      flat = blocks.BatchNorm(axis_name=self.axis_name, name=SQUASH)(
-        vectors.reshape(batch_size, len(plan.fields) * plan.dim),
-        batch.mask,
-        train=train,
-      )
+      flat = vectors.reshape(batch_size, math.prod(vectors.shape[1:]))
+      norm = blocks.BatchNorm(axis_name=self.axis_name, name=SQUASH)
+      flat = norm(flat, batch.mask, train=train)
       views['main'] = jnp.tanh(flat).reshape(vectors.shape)
     logits = jnp.zeros((batch_size,), jnp.float32)
     sent = {'head': [], 'output': []}

@@ -25,10 +25,11 @@ class _Alone(nn.Module):
   """One interaction, whose parameters have a scope of its name."""
 
   plan: plans.Interaction
+  fields: tuple[fields_lib.FieldPlan, ...] = _PLANS
 
   @nn.compact
   def __call__(self, views, mask, *, train=False):
-    return interactions.build(self.plan, _PLANS)(views, mask, train=train)
+    return interactions.build(self.plan, self.fields)(views, mask, train=train)
 
 
 def _vectors(seed=0):
@@ -188,6 +189,13 @@ class TowersTest(parameterized.TestCase):
     expected = _numbers_and_vectors(plan, views, params)
     np.testing.assert_allclose(got, expected, rtol=1e-9)
     self.assertEqual(got.shape[1], 15 + 3 if product == 'dot' else 6 * 3)
+    # Vectors of numeric fields, which another interaction reads, are left out.
+    views['main'] = np.concatenate([_vectors(), _vectors(4)[:, :2]], 1)
+    with jax.enable_x64(True):
+      variables = {'params': {plan.name: jax.tree.map(jnp.asarray, params)}}
+      module = _Alone(plan, _PLANS + numeric)
+      again = module.apply(variables, views, np.ones(_ROWS, bool))
+    np.testing.assert_allclose(again, expected, rtol=1e-9)
 
   def test_a_context_starts_without_effect(self):
     plan = plans.TwoTowers(hidden=((4,), (2,)), gate_hidden=(3,))
