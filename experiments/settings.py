@@ -50,6 +50,7 @@ _DEFAULT = {
   'table_optimizer': 'adam',
   'table_std': 1e-4,
   'embedding_l2': 1e-6,
+  'l2': 0.0,
   # Gates that no gradient reaches in time all close, however useful: few rows
   # need more passes, and all a learning rate that tells pairs apart.
   'search': {
@@ -141,9 +142,86 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     'models': {
       'lr': {'embedding_l2': 1e-5},
       'fm': {'embedding_l2': 5e-6},
+      # Those that decay all their weights alike.
+      'ffm': {'embedding_l2': 1e-6, 'l2': 1e-6},
+      'fwfm': {'embedding_l2': 5e-6, 'l2': 5e-6, 'linear': 'felv'},
+      'fmfm': {'embedding_l2': 1e-5, 'l2': 1e-5, 'matrices': 'vectorized'},
+      'hofm': {'embedding_l2': 1e-6, 'l2': 1e-6, 'shared': False},
+      'afm': {'embedding_l2': 1e-5, 'size': 128, 'dropout': 0.1},
+      'nfm': {'embedding_l2': 1e-4, 'norm': 'none', 'dropout': 0.4},
+      'crossnet': {'embedding_l2': 1e-4, 'layers': 6},
+      'crossnet_v2': {'embedding_l2': 1e-3, 'layers': 4},
+      'cin': {'embedding_l2': 5e-4, 'sizes': (64, 64, 64)},
+      'autoint': {
+        'embedding_l2': 0.05,
+        'layers': 6,
+        'heads': 4,
+        'size': 128,
+        'scale': False,
+        'layer_norm': False,
+      },
       'wide_deep': {'embedding_l2': 0.1, 'norm': 'batch', 'dropout': 0.6},
       'deepfm': {'embedding_l2': 0.05, 'norm': 'batch', 'dropout': 0.2},
       'ipnn': {'embedding_l2': 0.05, 'norm': 'none', 'dropout': 0.3},
+      'dcn': {
+        'embedding_l2': 0.05,
+        'layers': 3,
+        'norm': 'batch',
+        'dropout': 0.2,
+      },
+      'dcn_v2': {
+        'embedding_l2': 0.05,
+        'layers': 4,
+        'norm': 'batch',
+        'dropout': 0.4,
+      },
+      'xdeepfm': {
+        'embedding_l2': 0.1,
+        'sizes': (64,),
+        'norm': 'batch',
+        'dropout': 0.2,
+      },
+      'autoint_plus': {
+        'embedding_l2': 0.1,
+        'layers': 5,
+        'heads': 4,
+        'size': 128,
+        'scale': True,
+        'layer_norm': True,
+        'norm': 'batch',
+        'dropout': 0.1,
+      },
+      'fibinet': {
+        'embedding_l2': 0.05,
+        'matrices': 'all',
+        'reduction': 2.0,
+        'norm': 'batch',
+        'dropout': 0.3,
+      },
+      'masknet': {
+        'embedding_l2': 0.1,
+        'sizes': (50, 50, 50),
+        'reduction': 2.0,
+        'norm': 'none',
+        'dropout': 0.1,
+      },
+      # Not among those that were published: as with parallel blocks.
+      'masknet_serial': {'embedding_l2': 0.1, 'dropout': 0.1},
+      'finalmlp': {
+        'embedding_l2': 0.05,
+        'towers': ((400,), (100,)),
+        'gate_hidden': (400,),
+        'contexts': (('user',), ('item',)),
+        'heads': 5,
+        'norm': 'batch',
+        'dropouts': (0.4, 0.4),
+      },
+      'dlrm': {
+        'embedding_l2': 0.1,
+        'product': 'cat',
+        'norm': 'batch',
+        'dropout': 0.4,
+      },
     },
   },
   'diabetes130': {
@@ -162,13 +240,10 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
   },
 }
 
-_NO_MLP = ('lr', 'fm')
-
 
 def has(model: str, option: str) -> bool:
   """Whether a base model has a 'dim', or an MLP with 'hidden', ..."""
-  model = model.split('+')[0]
-  return model != 'lr' and (option == 'dim' or model not in _NO_MLP)
+  return option in spaces.options(model.split('+')[0])
 
 
 def other_data(held: Mapping[str, Any], data: Mapping[str, Any]) -> str:
@@ -303,8 +378,8 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
   label = values['label']
   known_values = known(data, main, values['tuned'], label)
   given = values['model_options']
-  for key in ('dim', 'hidden', 'norm', 'dropout'):
-    if not has(model, key) and given[key] is not None:
+  for key, value in given.items():
+    if value is not None and not has(model, key):
       raise errors.ConfigError(
         f'model_options.{key} is set, but model {model!r} has no {key}.'
       )

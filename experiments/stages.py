@@ -396,7 +396,7 @@ def _terms(
   return {
     term
     for plan in architecture.interactions
-    if not is_open or getattr(plan, 'gates', None) == 'open'
+    if not is_open or plan.is_open
     for term in getattr(plan, 'terms', ())
   }
 

@@ -11,19 +11,19 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from jax_autorec import choices as choices_lib
 from jax_autorec import errors, files
 from jax_autorec import fields as fields_lib
+from jax_autorec import interactions as interactions_lib
 from jax_autorec.fields import FieldPlan, TablePlan
+from jax_autorec.interactions import Interaction, View
 
+INITIAL = 'initial/'  # Prefix of arrays that training starts from.
 PROJECTIONS = ('linear', 'affine', 'zero_pad')
-GATES = ('none', 'weights', 'open')
-TARGETS = ('logit', 'head')
-NORMS = ('none', 'batch', 'layer')
 ACTIVATIONS = ('relu', 'tanh')
 
 # What pages and tables call sizes; each is a property of that name, of an
@@ -45,83 +45,15 @@ SIZE_NOTE = (
 
 
 @dataclasses.dataclass(frozen=True)
-class FactorizationMachine:
-  """All pairwise inner products, summed in O(fields x dim).
-
-  (Rendle, ICDM 2010): sum over i < j of <e_i, e_j>, no gates, no
-  normalisation.
-  """
-
-  kind: ClassVar[str] = 'fm'
-  name: str = 'fm'
-  to: str = 'logit'
-
-  def __post_init__(self):
-    fields_lib.check(self.to, ('logit',), 'Target of the factorization machine')
-
-
-@dataclasses.dataclass(frozen=True)
-class Products:
-  """Products of chosen pairs or triples of fields.
-
-  Attributes:
-    terms: tuples of field names in field order, all of one length: 2 for
-      inner products, 3 for sum_d e_i e_j e_k over a table of their own.
-    normalize: batch normalisation of every product, without scale or offset.
-    gates: 'none'; 'weights': one trained factor per product; 'open': factors
-      that a search decides on.
-    to: 'logit': products are summed into the logit; 'head': they are inputs
-      of the MLP.
-    gate_init: where gates start.
-    initial_gates: per term, where its gate starts instead (kept from a
-      search); empty for `gate_init`.
-  """
-
-  kind: ClassVar[str] = 'products'
-  name: str
-  terms: tuple[tuple[str, ...], ...]
-  normalize: bool = False
-  gates: str = 'none'
-  to: str = 'logit'
-  gate_init: float = 0.6
-  initial_gates: tuple[float, ...] = ()
-
-  def __post_init__(self):
-    object.__setattr__(self, 'terms', tuple(tuple(t) for t in self.terms))
-    object.__setattr__(self, 'initial_gates', tuple(self.initial_gates))
-    fields_lib.check(self.gates, GATES, f'Gates of products {self.name!r}')
-    fields_lib.check(self.to, TARGETS, f'Target of products {self.name!r}')
-    lengths = {len(term) for term in self.terms}
-    if lengths - {2, 3} or len(lengths) != 1:
-      raise errors.ConfigError(
-        f'Products {self.name!r} have terms of {sorted(lengths)} fields; '
-        'expected at least one term, all pairs or all triples.'
-      )
-    if len(set(self.terms)) < len(self.terms):
-      raise errors.ConfigError(f'Products {self.name!r} repeat a term.')
-    if self.initial_gates and len(self.initial_gates) != len(self.terms):
-      raise errors.ConfigError(
-        f'Products {self.name!r} have {len(self.initial_gates)} initial gates '
-        f'for {len(self.terms)} terms.'
-      )
-
-  @property
-  def order(self) -> int:
-    return len(self.terms[0])
-
-
-Interaction = FactorizationMachine | Products
-INITIAL = 'initial/'  # Prefix of arrays that training starts from.
-_INTERACTIONS = {cls.kind: cls for cls in (FactorizationMachine, Products)}
-
-
-@dataclasses.dataclass(frozen=True)
 class HeadPlan:
   """How views and interactions become one logit.
 
-  logit = bias + first order + interactions to 'logit' + MLP(inputs), where the
-  MLP exists if `hidden` is not empty and reads the flat embeddings (if
-  `flat_embeddings`) and the interactions to 'head'.
+  logit = bias + first order + interactions to 'logit' + output layer. The
+  output layer is linear and reads the MLP's last hidden layer and the
+  interactions to 'output'; it exists if there are any. The MLP exists if
+  `hidden` is not empty and reads the flat embeddings (if `flat_embeddings`)
+  and the interactions to 'head'. The bias is that of the output layer or of an
+  interaction, where one brings it along.
 
   Attributes:
     first_order: one scalar weight per id, and per numeric field.
@@ -143,7 +75,7 @@ class HeadPlan:
 
   def __post_init__(self):
     object.__setattr__(self, 'hidden', tuple(self.hidden))
-    fields_lib.check(self.norm, NORMS, 'Norm of the head')
+    fields_lib.check(self.norm, interactions_lib.NORMS, 'Norm of the head')
     fields_lib.check(self.activation, ACTIVATIONS, 'Activation of the head')
     if not 0 <= self.dropout < 1:
       raise errors.ConfigError(
@@ -188,28 +120,16 @@ class Architecture:
     fields_lib.check(self.projection, PROJECTIONS, 'Projection')
     self._check_widths()
     self._check_quantizers()
-    index = self.field_index
     names = [plan.name for plan in self.interactions]
     if len(set(names)) < len(names):
       raise errors.ConfigError(f'Interactions share a name: {names}.')
     for plan in self.interactions:
-      for term in getattr(plan, 'terms', ()):
-        unknown = [name for name in term if name not in index]
-        if unknown:
-          raise errors.ConfigError(
-            f'Products {plan.name!r} name fields {unknown} that are not among '
-            f'{list(index)}.'
-          )
-        places = [index[name] for name in term]
-        if places != sorted(set(places)):
-          raise errors.ConfigError(
-            f'Term {term} of products {plan.name!r} is not in field order.'
-          )
-      if getattr(plan, 'to', 'logit') == 'head' and not self.head.hidden:
+      plan.check(self.fields)
+      if plan.to == 'head' and not self.head.hidden:
         raise errors.ConfigError(
           f'Interaction {plan.name!r} feeds the head, which has no MLP.'
         )
-    fed = [getattr(plan, 'to', 'logit') for plan in self.interactions]
+    fed = [plan.to for plan in self.interactions]
     if self.head.hidden and not self.head.flat_embeddings and 'head' not in fed:
       raise errors.ConfigError(
         'The MLP has no input: set head.flat_embeddings, or send an '
@@ -223,10 +143,11 @@ class Architecture:
           f'Field {plan.name!r} has rows of width {plan.dim} while its width '
           f'is open; expected whole rows of {self.choice.table_dim}.'
         )
-    if (self.choice or self.squash) and 'order3' in self.views:
+    more = [view.name for view in self._further_vectors]
+    if (self.choice or self.squash) and more:
       raise errors.ConfigError(
-        'Field vectors that are squashed, or have open choices, have no '
-        'products of order 3.'
+        'Field vectors that are squashed, or have open choices, are those of '
+        f"the view 'main' alone; the interactions also read {more}."
       )
     plans = self.numeric if self.choice else self.fields
     largest = max([plan.dim for plan in plans], default=0)
@@ -240,10 +161,10 @@ class Architecture:
     if not plans:
       return
     views = self.views
-    if self.choice is not None or 'main' not in views or 'order3' in views:
+    if self.choice is not None or 'main' not in views or self._further_vectors:
       raise errors.ConfigError(
-        'Quantised fields have neither open widths nor products of order 3, '
-        f'and need vectors; the views are {", ".join(views)}.'
+        "Quantised fields have no open widths, and vectors of the view 'main' "
+        f'alone; the views are {", ".join(views)}.'
       )
     if len({plan.quantizer.packed for plan in plans}) > 1:
       raise errors.ConfigError(
@@ -277,18 +198,45 @@ class Architecture:
     return self.width or max(plan.dim for plan in self.fields)
 
   @property
-  def views(self) -> tuple[str, ...]:
-    """What the interactions and the head read of the fields."""
-    views = []
-    reads_flat = bool(self.head.hidden) and self.head.flat_embeddings
-    orders = [getattr(plan, 'order', 2) for plan in self.interactions]
-    if reads_flat or 2 in orders:
-      views.append('main')
-    if 3 in orders:
-      views.append('order3')
+  def views(self) -> dict[str, View]:
+    """What the interactions and the head read of the fields, by name.
+
+    'main' comes first and 'first_order' last, where they are read.
+    """
+    read = []
+    if self.head.hidden and self.head.flat_embeddings:
+      read.append(interactions_lib.MAIN)
+    for plan in self.interactions:
+      read += plan.views(self.fields)
+    read.sort(key=lambda view: view.name != interactions_lib.MAIN.name)
     if self.head.first_order:
-      views.append('first_order')
-    return tuple(views)
+      read.append(interactions_lib.FIRST_ORDER)
+    views: dict[str, View] = {}
+    for view in read:
+      known = views.get(view.name, view)
+      views[view.name] = interactions_lib.join(known, view)
+    return views
+
+  @property
+  def _further_vectors(self) -> list[View]:
+    """Views of vectors that are not the one vector of each id."""
+    ids = [plan.name for plan in self.categorical]
+    is_main = lambda view: (
+      view.name == 'main' and view.copies == 1 and all(map(view.has, ids))
+    )
+    return [
+      view
+      for view in self.views.values()
+      if view.kind == 'vectors' and not is_main(view)
+    ]
+
+  def num_vectors(self, field: str) -> int:
+    """Vectors that a field has in all views together."""
+    return sum(
+      view.copies
+      for view in self.views.values()
+      if view.kind == 'vectors' and view.has(field)
+    )
 
   @property
   def tables(self) -> tuple[TablePlan, ...]:
@@ -299,14 +247,15 @@ class Architecture:
     single rows is a table too.
     """
     groups: dict[tuple[Any, ...], list[fields_lib.Part]] = {}
-    for view in self.views:
+    for view in self.views.values():
       in_view: dict[tuple[Any, ...], list[fields_lib.Part]] = {}
-      for plan in self.categorical:
-        for dim, role, part in _parts(plan, view):
-          in_view.setdefault((dim, role, view), []).append(part)
+      for plan in self.categorical if view.kind != 'values' else ():
+        own = _parts(plan, view) if view.has(plan.name) else ()
+        for dim, role, part in own:
+          in_view.setdefault((dim, role, view.name), []).append(part)
       groups |= {key: in_view[key] for key in sorted(in_view)}
     names = {'': '{view}_dim_{dim}', 'factor': '{view}_factor_dim_{dim}'}
-    names |= {'first_order': 'first_order', 'sparse': '{view}_sparse'}
+    names |= {'weights': '{view}', 'sparse': '{view}_sparse'}
     stacks = self.codebooks
     names |= {stack: f'{{view}}_queries_{stack}' for stack in stacks}
     tables = [
@@ -383,7 +332,13 @@ class Architecture:
     if self.projection == 'zero_pad' or self.choice is not None:
       return 0
     offset = self.projection == 'affine'
-    return len([v for v in self.views if v != 'first_order']) * sum(
+    views = [
+      view
+      for view in self.views.values()
+      if view.kind == 'vectors' and view.has(plan.name)
+    ]
+    # The vectors of a view share their map.
+    return len(views) * sum(
       (piece_dim + offset) * self.dim
       for piece_dim in _projected(plan)
       if piece_dim < self.dim
@@ -442,7 +397,7 @@ class Architecture:
   def is_open(self) -> bool:
     """Whether a search has anything left to decide."""
     return self.choice is not None or any(
-      getattr(plan, 'gates', None) == 'open' for plan in self.interactions
+      plan.is_open for plan in self.interactions
     )
 
   def interaction(self, name: str) -> Interaction:
@@ -497,8 +452,9 @@ class Architecture:
       for plan in values['interactions']:
         plan = dict(plan)
         kind = plan.pop('kind')
-        fields_lib.check(kind, tuple(_INTERACTIONS), 'Kind of an interaction')
-        interactions.append(_INTERACTIONS[kind](**plan))
+        kinds = interactions_lib.KINDS
+        fields_lib.check(kind, tuple(kinds), 'Kind of an interaction')
+        interactions.append(kinds[kind](**plan))
       choice = values['choice']
       if choice is not None:
         choice = dict(choice)
@@ -565,14 +521,14 @@ class Architecture:
 
 
 def _parts(
-  plan: FieldPlan, view: str
+  plan: FieldPlan, view: View
 ) -> list[tuple[int, str, fields_lib.Part]]:
   """Width, role and part of every table that a field has rows in."""
-  if view == 'first_order':
+  if view.kind == 'weights':
     whole = fields_lib.Piece(0, plan.vocab_size, 1)
-    return [(1, 'first_order', fields_lib.Part(plan, whole))]
+    return [(1, 'weights', fields_lib.Part(plan, whole))]
   if plan.num_values:
-    return [(1, 'sparse', fields_lib.Part(plan, None))]
+    return [(view.copies, 'sparse', fields_lib.Part(plan, None))]
   if plan.quantizer:
     if plan.quantizer.packed:
       return []
@@ -584,7 +540,8 @@ def _parts(
     is_factor = plan.combine == 'product' and piece.start in seen
     seen.add(piece.start)
     role = 'factor' if is_factor else ''
-    parts.append((piece.dim, role, fields_lib.Part(plan, piece)))
+    part = fields_lib.Part(plan, piece)
+    parts.append((view.copies * piece.dim, role, part))
   return parts
 
 

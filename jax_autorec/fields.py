@@ -369,8 +369,8 @@ class TablePlan:
 
   Attributes:
     name: key of the table among the parameters.
-    view: what is made of its rows: 'main', 'order3' or 'first_order'.
-    dim: row width.
+    view: name of the view that is made of its rows.
+    dim: row width; that of all copies where a view has several vectors.
     parts: whose rows they are, in row order.
     mean: what fresh rows are spread around: 1 for factors of a product.
     codebooks: name of the codebooks that its rows are queries of, or ''.

@@ -143,11 +143,7 @@ def run_search(
     workdir, 'search', space, data, settings, seed
   )
   records = records_lib.Records(workdir)
-  names = {
-    plan.name: plan.terms
-    for plan in space.interactions
-    if getattr(plan, 'gates', None) == 'open'
-  }
+  names = {plan.name: plan.terms for plan in space.interactions if plan.is_open}
   about = {'kind': 'gate_names', 'names': names}
   if space.choice is not None:
     about['field_names'] = [plan.name for plan in space.categorical]

@@ -228,11 +228,10 @@ def mixed_dims(
   steps = np.arange(2, (2 * full if power_of_two else full) + 1) - 0.5
   scales = np.unique(np.outer(rows**alpha, steps)) * (1 + 1e-9)
   lengths = np.array([block.stop - block.start for block in cut])
-  views = sum(view != 'first_order' for view in architecture.views)
+  lengths = lengths * [architecture.num_vectors(block.field) for block in cut]
 
   def tables(scale):
-    entries = views * int(lengths @ widths(scale))
-    return entries + architecture.first_order_params
+    return int(lengths @ widths(scale)) + architecture.first_order_params
 
   # Tables grow with lambda; projections come on top, and go where a width
   # becomes the largest: the last lambda that fits lies below the bound.

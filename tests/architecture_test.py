@@ -11,6 +11,7 @@ from absl.testing import absltest, parameterized
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, spaces
 from jax_autorec import fields as fields_lib
+from jax_autorec import interactions as interactions_lib
 from jax_autorec import schema as schema_lib
 
 
@@ -87,7 +88,7 @@ class ArchitectureTest(parameterized.TestCase):
   def test_lr_has_no_vectors(self):
     lr = spaces.lr(_schema())
     self.assertEqual(lr.embedding_params, 5389)
-    self.assertEqual(lr.views, ('first_order',))
+    self.assertEqual(list(lr.views), ['first_order'])
 
   def test_embedding_params_of_unequal_dims(self):
     fm = spaces.fm(_schema(vocab=100, num_fields=4), dim=8)
@@ -125,7 +126,7 @@ class ArchitectureTest(parameterized.TestCase):
     fm = spaces.fm(_schema())
     with self.assertRaisesRegex(errors.ConfigError, message):
       dataclasses.replace(
-        fm, interactions=(arch_lib.Products('pairs', **products),)
+        fm, interactions=(interactions_lib.Products('pairs', **products),)
       )
 
   def test_unknown_model_names_the_nearest(self):

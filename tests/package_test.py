@@ -24,7 +24,7 @@ _LAYERS = (
   {'data', 'nn', 'optim', 'report'},
   {'field_spaces', 'quantization', 'sizes', 'spaces'},
   {'architecture'},
-  {'choices'},
+  {'choices', 'interactions'},
   {'fields'},
   {'comparison', 'metrics', 'rows'},
   {'schema', 'types'},
@@ -152,7 +152,8 @@ print(jar.nn.blocks.MLP((4,)).norm, jar.train.loop.Stopping().patience)
   def test_plain_data_do_not_import_jax(self):
     _python(
       'from jax_autorec import architecture, choices, errors, fields, schema\n'
-      'from jax_autorec import field_spaces, quantization, sizes, spaces',
+      'from jax_autorec import field_spaces, interactions, quantization\n'
+      'from jax_autorec import sizes, spaces',
       ('jax', 'flax'),
     )
 

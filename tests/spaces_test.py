@@ -82,6 +82,12 @@ class SpacesTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.ConfigError, 'fitted schema'):
       spaces.build('lr', schema)
 
+  def test_options(self):
+    self.assertEqual(spaces.options('lr'), {'pooling': 'mean'})
+    self.assertEqual(spaces.options('crossnet')['layers'], 6)
+    with self.assertRaisesRegex(errors.ConfigError, "mean 'dim'"):
+      spaces.build('fm', _SCHEMA, dims=4)
+
   def test_unknown_model_names_the_nearest(self):
     with self.assertRaisesRegex(errors.ConfigError, "mean 'deepfm'"):
       spaces.build('deepmf', _SCHEMA)

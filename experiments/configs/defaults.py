@@ -7,8 +7,11 @@ known (`experiments.settings`). A value given by a person always wins.
 
 from ml_collections import config_dict
 
-from jax_autorec import errors
+from jax_autorec import errors, spaces
 from jax_autorec.data import datasets
+
+# Options of models that no config sets: methods do, or nobody needs to.
+_OTHERS = ('pooling', 'pairs', 'triples', 'width')
 
 
 def parse(argument: str | None) -> tuple[str, bool]:
@@ -43,12 +46,13 @@ def config(argument: str | None, method: str) -> config_dict.ConfigDict:
   # Go to `jax_autorec.data.load`.
   for key, value in datasets.options(name).items():
     result.data[key] = unset(str) if value is None else value
+  # All that any model has; what the chosen one lacks stays unset.
   result.model_options = config_dict.ConfigDict(
     {
-      'dim': unset(int),
-      'hidden': unset(tuple),
-      'norm': unset(str),
-      'dropout': unset(float),
+      option: unset(type(default))
+      for model in spaces.MODELS
+      for option, default in spaces.options(model).items()
+      if option not in _OTHERS
     }
   )
   result.train = config_dict.ConfigDict(
@@ -62,7 +66,7 @@ def config(argument: str | None, method: str) -> config_dict.ConfigDict:
       'table_std': unset(float),
       'embedding_l2': unset(float),
       'first_order_l2': unset(float),
-      'l2': 0.0,
+      'l2': unset(float),
       'clip_norm': 10.0,
       'patience': 2,
       'plateau_factor': 0.1,

@@ -3,6 +3,7 @@
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, optim, search
+from jax_autorec import interactions as interactions_lib
 from jax_autorec.search import controls
 
 _ORDERS = {2: {'pairs': 'open'}, 3: {'pairs': 'open', 'triples': 'open'}}
@@ -24,7 +25,7 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
   rate, mu = options['learning_rate'], options['mu']
   c = optim.grda_c(
-    options['ratio'], arch_lib.Products.gate_init, rate, mu, task.steps
+    options['ratio'], interactions_lib.Products.gate_init, rate, mu, task.steps
   )
   selector = search.autofis(
     optim.grda(rate, c, mu), keep_gates=options['keep_gates']

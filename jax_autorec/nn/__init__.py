@@ -1,23 +1,33 @@
 """Flax modules; none knows that it is searched."""
 
 from jax_autorec.nn import (
+  attention,
   blocks,
+  crosses,
   embeddings,
   field_choices,
   initializers,
   interactions,
   model,
+  pairs,
+  products,
   quantizers,
   row_chains,
+  towers,
 )
 
 __all__ = [
+  'attention',
   'blocks',
+  'crosses',
   'embeddings',
   'field_choices',
   'initializers',
   'interactions',
   'model',
+  'pairs',
+  'products',
   'quantizers',
   'row_chains',
+  'towers',
 ]

@@ -150,12 +150,14 @@ class MLP(nn.Module):
   """Hidden layers of linear, norm, activation, dropout; a linear output.
 
   Attributes:
-    hidden: widths.
+    hidden: widths; without any, the output is linear in the inputs.
     norm: 'none', 'batch' or 'layer'.
     dropout: share of hidden units dropped in training.
     activation: 'relu' or 'tanh'.
     norm_inputs: batch normalisation of the inputs.
     axis_name: replica axis; None except under `pmap`.
+    outputs: None for a logit; a number of outputs; 0 for the last hidden layer
+      in their place.
   """
 
   hidden: Sequence[int]
@@ -164,10 +166,33 @@ class MLP(nn.Module):
   activation: str = 'relu'
   norm_inputs: bool = False
   axis_name: str | None = None
+  outputs: int | None = None
 
   @nn.compact
-  def __call__(self, x: Array, mask: Array, *, train: bool) -> Array:
-    """Maps x [B, K] to logits [B]; mask bool [B] marks live rows."""
+  def __call__(
+    self,
+    inputs: Array | Sequence[Array],
+    mask: Array,
+    *,
+    train: bool,
+    beside: Sequence[Array] = (),
+  ) -> Array:
+    """Maps inputs to logits.
+
+    Args:
+      inputs: [B, K], or several that are joined.
+      mask: bool [B], the live rows.
+      train: batch statistics and dropout.
+      beside: [B, K'] each, inputs of the output layer beside the last hidden
+        layer.
+
+    Returns:
+      A logit [B], or [B, outputs], or the last hidden layer.
+    """
+    inputs = inputs if isinstance(inputs, list | tuple) else [inputs]
+    if not self.hidden:
+      inputs, beside = [*inputs, *beside], ()
+    x = jnp.concatenate(inputs, 1)
     init = nn.initializers.xavier_normal()
     activation = {'relu': nn.relu, 'tanh': jnp.tanh}[self.activation]
     if self.norm_inputs:
@@ -186,7 +211,11 @@ class MLP(nn.Module):
       x = Dropout(self.dropout, self.axis_name, name=f'dropout_{i}')(
         x, train=train
       )
-    return nn.Dense(1, kernel_init=init, name='output')(x)[:, 0]
+    x = jnp.concatenate([x, *beside], 1)
+    if self.outputs == 0:
+      return x
+    x = nn.Dense(self.outputs or 1, kernel_init=init, name='output')(x)
+    return x[:, 0] if self.outputs is None else x
 
 
 class FrequencyNet(nn.Module):

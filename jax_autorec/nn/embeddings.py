@@ -382,7 +382,7 @@ class FieldEmbeddings(nn.Module):
       train: handed to `choice` and to quantisers.
 
     Returns:
-      'main', 'order3': [B, F, D]; 'first_order': [B, F]; those that exist.
+      By name: vectors [B, F, copies * D]; weights [B, F]; values [B, N].
     """
     architecture = self.architecture
     constants = self.variables.get('constants')
@@ -400,13 +400,18 @@ class FieldEmbeddings(nn.Module):
     if not self.is_initializing():
       ids = known_ids(architecture, batch, constants)
     views = {}
-    for view in architecture.views:
+    for name, view in architecture.views.items():
+      if view.kind == 'values':
+        has = [view.has(plan.name) for plan in architecture.numeric]
+        places = np.flatnonzero(has)
+        views[name] = self._cells(batch)[:, places]
+        continue
       groups: dict[str, Array] = {}
       parts: dict[str, list[tuple[str, int]]] = {
-        plan.name: [] for plan in architecture.fields
+        plan.name: [] for plan in architecture.fields if view.has(plan.name)
       }
-      if self.choice is not None and view == 'main':
-        (table,) = [t for t in architecture.tables if t.view == view]
+      if self.choice is not None and name == 'main':
+        (table,) = [t for t in architecture.tables if t.view == name]
         mask = self.choice.mask(ids)
         if mask is not None and not self.is_initializing():
           last = dict(reduce_fn=lambda old, new: new, init_fn=lambda: None)
@@ -414,20 +419,23 @@ class FieldEmbeddings(nn.Module):
         own = rows.get(choices_lib.ROW_CHOICE)
         values = self.choice.values(rows[table.name], ids, own)
         rows = {**rows, table.name: values}
-      if view == 'main' and architecture.codebooks:
+      if name == 'main' and architecture.codebooks:
         self._quantized(live, ids, rows, groups, parts, train)
       self._categorical(view, live, ids, rows, groups, parts)
-      if self.choice is not None and view == 'main':
+      if self.choice is not None and name == 'main':
         order = [parts[plan.name] for plan in architecture.categorical]
         raw = _in_field_order(groups, order)
         groups = {'chosen': self.choice(raw, batch.mask, train=train)}
         for place, plan in enumerate(architecture.categorical):
           parts[plan.name] = [('chosen', place)]
-      if architecture.numeric:
-        self._numeric(view, batch, groups, parts)
+      self._numeric(view, batch, groups, parts)
       vectors = _in_field_order(groups, list(parts.values()))
-      views[view] = vectors[..., 0] if view == 'first_order' else vectors
+      views[name] = vectors[..., 0] if view.kind == 'weights' else vectors
     return views
+
+  def _cells(self, batch):
+    """Numeric values [B, N]; padding rows may hold anything, NaN included."""
+    return jnp.where(batch.mask[:, None], batch.numeric, 0)
 
   def _init_table(self, table):
     init = initializers.normal_by_blocks(INIT_STD)
@@ -439,7 +447,7 @@ class FieldEmbeddings(nn.Module):
     # Field -> first id of a range -> its factors, zeros for all other ids.
     factors: dict[str, dict[int, list[Array]]] = {}
     for table in architecture.tables:
-      if table.view != view or table.codebooks:
+      if table.view != view.name or table.codebooks:
         continue
       values, kept, kept_rows, start = rows[table.name], [], [], 0
       for part in table.parts:
@@ -447,7 +455,9 @@ class FieldEmbeddings(nn.Module):
         own = values[:, start:end]
         if part.piece is None:
           name = f'{table.name}_{plan.name}'
-          own = own.reshape(len(own), plan.max_length, plan.dim)
+          shape = (len(own), plan.max_length, plan.dim, view.copies)
+          own = own.reshape(shape).swapaxes(2, 3)
+          own = own.reshape(*shape[:2], view.copies * plan.dim)
           self._add(view, name, own, [part], live, ids, groups, parts)
         elif plan.combine == 'product':
           ranges = factors.setdefault(plan.name, {})
@@ -469,11 +479,12 @@ class FieldEmbeddings(nn.Module):
         if len(products) > 1:
           piece = fields_lib.Piece(0, plan.vocab_size, piece.dim, piece.column)
         part = fields_lib.Part(plan, piece)
-        name = f'{view}_product_{plan.name}'
+        name = f'{view.name}_product_{plan.name}'
         self._add(view, name, product, [part], live, ids, groups, parts)
     if not groups:
       # Fields without any row, and nothing else to give the batch's size.
-      shape = (len(live), 0, architecture.dim)
+      width = 1 if view.kind == 'weights' else view.copies * architecture.dim
+      shape = (len(live), 0, width)
       groups['none'] = jnp.zeros(shape, jnp.float32)
 
   def _quantized(self, live, ids, rows, groups, parts, train):
@@ -501,12 +512,14 @@ class FieldEmbeddings(nn.Module):
       else:
         values = module(rows[queries[stack]], joined, train=train)
       group = [fields_lib.Part(plan, plan.all_pieces[0]) for plan in plans]
-      self._add(
-        'main', f'main_{stack}', values, group, live, ids, groups, parts
-      )
+      view = architecture.views['main']
+      self._add(view, f'main_{stack}', values, group, live, ids, groups, parts)
 
   def _add(self, view, name, values, group, live, ids, groups, parts):
-    """Pools and projects the rows of some parts, [B, C, d] -> [B, P, D]."""
+    """Pools and projects the rows of some parts.
+
+    [B, C, copies * d] -> [B, P, copies * D].
+    """
     first = _first_columns(self.architecture)
     plans = [part.field for part in group]
     columns = np.concatenate(
@@ -530,13 +543,16 @@ class FieldEmbeddings(nn.Module):
   def _numeric(self, view, batch, groups, parts):
     """The same for numeric fields, grouped by width."""
     numeric = self.architecture.numeric
-    # Padding rows may hold anything, NaN included.
-    live = batch.mask[:, None]
-    cells = jnp.where(live, batch.numeric, 0)
-    dims = [1 if view == 'first_order' else plan.dim for plan in numeric]
-    for dim in sorted(set(dims)):
-      places = [i for i, d in enumerate(dims) if d == dim]
-      name = f'{view}_numeric_dim_{dim}'
+    cells = self._cells(batch)
+    is_weight = view.kind == 'weights'
+    dims = {
+      i: 1 if is_weight else view.copies * plan.dim
+      for i, plan in enumerate(numeric)
+      if view.has(plan.name)
+    }
+    for dim in sorted(set(dims.values())):
+      places = [i for i, d in dims.items() if d == dim]
+      name = f'{view.name}_numeric_dim_{dim}'
       shape = (len(places), dim)
       init = nn.initializers.normal(INIT_STD)
       slope = self.param(name, init, shape, jnp.float32)
@@ -549,40 +565,54 @@ class FieldEmbeddings(nn.Module):
         parts[numeric[place].name].append((name, i))
 
   def _project(self, vectors, view, name, starts, share=None):
-    """Brings a group [B, P, d] to the common width.
+    """Brings a group [B, P, copies * d] to the common width of each copy.
 
     Args:
       vectors: the group.
-      view: 'first_order' stays as it is.
+      view: of the group; weights stay as they are, and copies share a map.
       name: of the group.
       starts: per part, its first column for 'zero_pad'.
       share: [B, P, 1], how much of an offset each vector gets; None for all.
     """
-    dim, architecture = vectors.shape[-1], self.architecture
-    target = architecture.dim
-    if view == 'first_order' or dim == target:
+    architecture, copies = self.architecture, view.copies
+    dim, target = vectors.shape[-1] // copies, architecture.dim
+    if view.kind == 'weights' or dim == target:
       return vectors
+    batch_size, num_parts, _ = vectors.shape
+    if copies > 1:
+      vectors = vectors.reshape(batch_size, num_parts, copies, dim)
+      share = share if share is None else share[..., None]
+    projected = self._mapped(vectors, name, starts, share)
+    return projected.reshape(batch_size, num_parts, copies * target)
+
+  def _mapped(self, vectors, name, starts, share):
+    """The map of `_project`: [B, P, d] or [B, P, copies, d] -> [..., D]."""
+    architecture, (*_, dim) = self.architecture, vectors.shape
+    num_parts, target = vectors.shape[1], architecture.dim
     if architecture.projection == 'zero_pad':
       if not any(starts):
-        return jnp.pad(vectors, ((0, 0), (0, 0), (0, target - dim)))
+        rest = ((0, 0),) * (vectors.ndim - 1)
+        return jnp.pad(vectors, (*rest, (0, target - dim)))
+      rest = ((0, 0),) * (vectors.ndim - 2)
       padded = [
-        jnp.pad(vectors[:, i], ((0, 0), (start, target - dim - start)))
+        jnp.pad(vectors[:, i], (*rest, (start, target - dim - start)))
         for i, start in enumerate(starts)
       ]
       return jnp.stack(padded, 1)
     kernel = self.param(
       f'{name}{PROJECTION}',
       nn.initializers.xavier_normal(in_axis=1, out_axis=2, batch_axis=0),
-      (vectors.shape[1], dim, target),
+      (num_parts, dim, target),
       jnp.float32,
     )
-    projected = jnp.einsum('bfd,fdk->bfk', vectors, kernel)
+    projected = jnp.einsum('bf...d,fdk->bf...k', vectors, kernel)
     if architecture.projection != 'affine':
       return projected
     offset = self.param(
       f'{name}_offset{PROJECTION}',
       nn.initializers.zeros,
-      (vectors.shape[1], target),
+      (num_parts, target),
       jnp.float32,
-    )[None]
+    )
+    offset = offset.reshape(1, num_parts, *(1,) * (vectors.ndim - 3), target)
     return projected + (offset if share is None else share * offset)

@@ -1,6 +1,7 @@
 """A click-through-rate model from an architecture."""
 
 from collections.abc import Mapping
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -13,45 +14,6 @@ from jax_autorec.types import Array, Batch
 EMBEDDINGS = 'embeddings'  # Scope of tables and numeric vectors in 'params'.
 FIELDS = 'fields'  # Scope of what is open about field vectors.
 SQUASH = 'squash'  # Scope of the normalisation of field vectors.
-_GATE_COLLECTIONS = {'none': None, 'weights': 'params', 'open': 'arch'}
-
-
-class InteractionStage(nn.Module):
-  """The explicit interactions of an architecture, by name.
-
-  Attributes:
-    architecture: its `interactions`.
-    axis_name: replica axis; None except under `pmap`.
-  """
-
-  architecture: arch_lib.Architecture
-  axis_name: str | None = None
-
-  @nn.compact
-  def __call__(
-    self, views: Mapping[str, Array], mask: Array, *, train: bool
-  ) -> list[Array]:
-    """Per interaction, in their order: [B] to the logit, [B, K] to the head."""
-    index = self.architecture.field_index
-    outputs = []
-    for plan in self.architecture.interactions:
-      if isinstance(plan, arch_lib.FactorizationMachine):
-        outputs.append(interactions.fm_sum(views['main']))
-        continue
-      module = interactions.Products(
-        terms=tuple(tuple(index[n] for n in term) for term in plan.terms),
-        normalize=plan.normalize,
-        gates=_GATE_COLLECTIONS[plan.gates],
-        gate_init=plan.initial_gates or plan.gate_init,
-        axis_name=self.axis_name,
-        name=plan.name,
-      )
-      vectors = views['main' if plan.order == 2 else 'order3']
-      if plan.to == 'logit':
-        outputs.append(module.total(vectors, mask, train=train))
-      else:
-        outputs.append(module(vectors, mask, train=train))
-    return outputs
 
 
 class CTRModel(nn.Module):
@@ -96,26 +58,27 @@ class CTRModel(nn.Module):
     batch_size = batch.ids.shape[0]
     if plan.squash and 'main' in views:
       vectors = views['main']
-      flat = blocks.BatchNorm(axis_name=self.axis_name, name=SQUASH)(
-        vectors.reshape(batch_size, -1), batch.mask, train=train
-      )
+      flat = vectors.reshape(batch_size, math.prod(vectors.shape[1:]))
+      norm = blocks.BatchNorm(axis_name=self.axis_name, name=SQUASH)
+      flat = norm(flat, batch.mask, train=train)
       views['main'] = jnp.tanh(flat).reshape(vectors.shape)
     logits = jnp.zeros((batch_size,), jnp.float32)
-    head_inputs = []
+    sent = {'head': [], 'output': []}
     if plan.head.hidden and plan.head.flat_embeddings:
       width = len(plan.fields) * plan.dim
-      head_inputs.append(views['main'].reshape(batch_size, width))
-    outputs = InteractionStage(plan, self.axis_name, name='interactions')(
-      views, batch.mask, train=train
+      sent['head'].append(views['main'].reshape(batch_size, width))
+    stage = interactions.InteractionStage(
+      plan, self.axis_name, name='interactions'
     )
+    outputs = stage(views, batch.mask, train=train)
     for interaction, output in zip(plan.interactions, outputs):
-      if interaction.to == 'head':
-        head_inputs.append(output)
-      else:
+      if interaction.to == 'logit':
         logits = logits + output
+      else:
+        sent[interaction.to].append(output)
     if plan.head.first_order:
       logits = logits + views['first_order'].sum(1)
-    if plan.head.hidden:
+    if plan.head.hidden or sent['output']:
       logits = logits + blocks.MLP(
         plan.head.hidden,
         plan.head.norm,
@@ -124,9 +87,8 @@ class CTRModel(nn.Module):
         plan.head.norm_inputs,
         self.axis_name,
         name='mlp',
-      )(jnp.concatenate(head_inputs, 1), batch.mask, train=train)
-    else:
-      # An MLP's output layer has an offset already.
+      )(sent['head'], batch.mask, train=train, beside=sent['output'])
+    elif not any(interaction.has_offset for interaction in plan.interactions):
       logits = logits + self.param('bias', nn.initializers.zeros, (1,))
     return logits
 

@@ -617,12 +617,24 @@ def _frequency(report, octaves):
 
 
 def _interactions(architecture):
-  """(name, kind of terms, terms as text) of explicit interactions."""
+  """(name, kind of terms or options, terms as text) of interactions."""
   result = []
   for plan in architecture.get('interactions', []):
     terms = [' x '.join(term) for term in plan.get('terms', [])]
-    gated = 'normalised and gated' if plan.get('normalize') else 'plain'
-    result.append((plan.get('name', ''), f'products, {gated}', terms))
+    if terms:
+      gated = 'normalised and gated' if plan.get('normalize') else 'plain'
+      about = f'products, {gated}'
+    elif plan.get('kind') == 'fm':
+      about = 'all pairs, summed'
+    else:
+      options = [
+        f'{key.replace("_", " ")} {value}'
+        for key, value in plan.items()
+        if key not in ('kind', 'name')
+      ]
+      kind = str(plan.get('kind', '')).replace('_', ' ')
+      about = f'{kind} ({", ".join(options)})'
+    result.append((plan.get('name', ''), about, terms))
   return result
 
 

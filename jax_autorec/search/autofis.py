@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
+from jax_autorec import interactions as interactions_lib
 from jax_autorec.search import base
 
 
@@ -48,7 +48,7 @@ def autofis(
     architecture = context.architecture
     kept_plans, num_gates = [], 0
     for plan in architecture.interactions:
-      if getattr(plan, 'gates', None) != 'open':
+      if not plan.is_open:
         kept_plans.append(plan)
         continue
       gates = np.asarray(arch[plan.name]['gate'])
@@ -57,7 +57,7 @@ def autofis(
       if len(kept):
         kept_plans.append(_close(plan, gates, kept, keep_gates))
     if num_gates and not any(
-      isinstance(plan, arch_lib.Products) for plan in kept_plans
+      isinstance(plan, interactions_lib.Products) for plan in kept_plans
     ):
       raise errors.ConfigError(
         f'AutoFIS closed all {num_gates} gates: lower `search.ratio` (or `c` '

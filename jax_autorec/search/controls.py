@@ -196,7 +196,7 @@ def random_rows(
 def _close(space, choose):
   plans = []
   for plan in space.interactions:
-    if getattr(plan, 'gates', None) == 'open':
+    if plan.is_open:
       terms = choose(plan)
       if not terms:
         continue

@@ -87,7 +87,7 @@ class TableTest(_Case):
     self.assertEqual([c for c in found if c.is_done], [cell])
 
   @parameterized.parameters(
-    (autofis_table, 'frappe', 2, 5), (base_table, 'frappe', 10, 3)
+    (autofis_table, 'frappe', 2, 5), (base_table, 'frappe', 48, 3)
   )
   def test_other_tables_have_their_rows(self, module, name, rows, seeds):
     table = module.get_config(name).to_dict()

@@ -7,7 +7,8 @@ from absl.testing import absltest, parameterized
 from experiments import cli
 from experiments import settings as settings_lib
 from experiments.configs import autodim, autofis, base, defaults, ras
-from jax_autorec import errors
+from jax_autorec import errors, spaces
+from jax_autorec import schema as schema_lib
 
 
 def _with_tuned(test, name, chosen, data=None):
@@ -186,6 +187,33 @@ class ResolveTest(parameterized.TestCase):
     config.model_options.hidden = (8,)
     with self.assertRaisesRegex(errors.ConfigError, "'fm' has no hidden"):
       settings_lib.resolve(config)
+
+  @parameterized.parameters(*settings_lib.PROTOCOLS)
+  def test_protocols_set_what_models_have(self, name):
+    trained = defaults.config(name, 'base').train.keys()
+    for model, values in settings_lib.PROTOCOLS[name].get('models', {}).items():
+      unknown = values.keys() - trained - spaces.options(model).keys()
+      self.assertEmpty(unknown, model)
+
+  def test_every_model_has_its_published_settings(self):
+    """Those of the benchmark differ by four decades: none is left out."""
+    known = settings_lib.PROTOCOLS['frappe']['models']
+    self.assertSameElements(known, set(spaces.MODELS) - {'rater'})
+    fields = [
+      schema_lib.Field(n, vocab_size=5) for n in ('user', 'item', 'day')
+    ]
+    for model, values in known.items():
+      config = base.get_config('frappe')
+      config.model = model
+      resolved = settings_lib.resolve(config)
+      train = resolved['train']
+      self.assertEqual(train['embedding_l2'], values['embedding_l2'])
+      self.assertEqual(train['l2'], values.get('l2', 0.0))
+      options = settings_lib.given(resolved['model_options'])
+      architecture = spaces.build(
+        model, schema_lib.Schema(tuple(fields)), **options
+      )
+      self.assertEqual(architecture.dim, 1 if model == 'lr' else 10)
 
   @parameterized.parameters(
     ('model', 'depfm', "'deepfm'"), ('data.max_rows', -1, 'max_rows is -1')

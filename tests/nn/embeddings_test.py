@@ -1,6 +1,7 @@
 """Embeddings against plain loops over rows and fields."""
 
 import dataclasses
+import re
 
 from absl.testing import absltest, parameterized
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_autorec import fields as fields_lib
+from jax_autorec import interactions as plans
 from jax_autorec import schema as schema_lib
 from jax_autorec import sizes, spaces
 from jax_autorec.nn import embeddings
@@ -395,6 +397,113 @@ class AffineTest(absltest.TestCase):
       architecture.embedding_params, (9 + 5) * 4 + tags + 9 + 7 + 5
     )
     self.assertEqual(architecture.projection_params, (1 + 1 + 2 + 1) * 4)
+
+
+def _sparse(model):
+  """The first field's table, [9, 4], with a pattern."""
+  rng = np.random.default_rng(5)
+  is_set = rng.random((9, 4)) < 0.5
+  bits = np.packbits(is_set, axis=1)
+  starts = np.cumsum(is_set.sum(1)) - is_set.sum(1)
+  arrays = {'user.bits': bits, 'user.starts': starts.astype(np.int32)}
+  first, *rest = model.fields
+  first = dataclasses.replace(first, dim=4, num_values=int(is_set.sum()))
+  return dataclasses.replace(model, fields=(first, *rest), arrays=arrays)
+
+
+def _shapes(architecture, batch):
+  """Of all parameters; arrays are needed to look rows up, not for these."""
+  ids = embeddings.flatten_ids(architecture, batch, architecture.constants)
+  rows = {
+    table.name: np.zeros((*ids[table.space].shape, table.dim), np.float32)
+    for table in architecture.tables
+  }
+  module = embeddings.FieldEmbeddings(architecture)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), batch, rows)
+  tables = {
+    table.name: jax.ShapeDtypeStruct((table.num_rows, table.dim), jnp.float32)
+    for table in architecture.tables
+  }
+  return dict(shapes.get('params', {})) | tables
+
+
+class FurtherViewsTest(parameterized.TestCase):
+  @parameterized.named_parameters(
+    ('whole', lambda m: m),
+    (
+      'unequal',
+      lambda m: _architecture((2, 4, 3, 2, 4)),
+    ),
+    ('affine', lambda m: _architecture((2, 4, 3, 2, 4), 'affine')),
+    ('zero_pad', lambda m: _architecture((2, 4, 3, 2, 4), 'zero_pad')),
+    ('product', _CLOSED['product']),
+    ('concat', _CLOSED['concat']),
+    ('sparse', _sparse),
+  )
+  def test_several_vectors_are_as_many_views(self, closed):
+    """Each of a field's vectors is what a table of its columns alone gives."""
+    plain = dataclasses.replace(
+      closed(_architecture()), interactions=(plans.FactorizationMachine(),)
+    )
+    several = dataclasses.replace(plain, interactions=(plans.FieldAware(),))
+    batch, copies = _batch(), len(plain.fields) - 1
+    constants = {'constants': dict(plain.constants)}
+    module = embeddings.FieldEmbeddings(several)
+    shapes = _shapes(several, batch)
+    params = _random(shapes)
+    got = jax.jit(module.apply)({'params': params, **constants}, batch)
+    got = got['field_aware'].reshape(_ROWS, len(plain.fields), copies, -1)
+    alone = jax.jit(embeddings.FieldEmbeddings(plain).apply)
+
+    def column(name, value, copy):
+      if 'field_aware' not in name or name.endswith('_projection'):
+        return value
+      width = value.shape[-1] // copies
+      return value[..., copy * width : (copy + 1) * width]
+
+    def renamed(name):
+      name = name.replace('field_aware', 'main')
+      width = lambda match: f'main{match[1]}_dim_{int(match[2]) // copies}'
+      return re.sub(r'main(.*)_dim_(\d+)', width, name)
+
+    for copy in range(copies):
+      own = {
+        renamed(name): column(name, value, copy)
+        for name, value in params.items()
+      }
+      expected = alone({'params': own, **constants}, batch)['main']
+      np.testing.assert_allclose(
+        got[:, :, copy], expected, rtol=1e-5, atol=1e-6
+      )
+    self.assertEqual(several.vector_params, copies * plain.vector_params)
+    # All vectors of a field share its map.
+    maps = [v.size for k, v in shapes.items() if k.endswith('_projection')]
+    self.assertEqual(several.projection_params, sum(maps))
+    self.assertEqual(several.projection_params, plain.projection_params)
+
+  def test_some_fields_and_the_numbers_themselves(self):
+    plan = plans.NumbersAndVectors(name='n')
+    towers = plans.TwoTowers(contexts=(('item', 'price'), ()))
+    space = spaces.wide_deep(_SCHEMA, dim=4, hidden=(2,))
+    head = dataclasses.replace(space.head, flat_embeddings=False)
+    space = dataclasses.replace(space, interactions=(plan,), head=head)
+    batch = _batch()
+    batch.mask[-1] = False
+    batch.numeric[-1] = np.nan
+    run = lambda space: embeddings.FieldEmbeddings(space).init_with_output(
+      jax.random.key(0), batch
+    )
+    views, variables = run(space)
+    self.assertEqual(views['main'].shape, (_ROWS, 3, 4))
+    expected = np.where(batch.mask[:, None], batch.numeric, 0)
+    np.testing.assert_array_equal(views['values'], expected)
+    # No vectors of numeric fields are held.
+    numeric = [name for name in variables['params'] if 'numeric' in name]
+    self.assertTrue(all('first_order' in name for name in numeric), numeric)
+    # Unless another interaction reads them.
+    views, _ = run(dataclasses.replace(space, interactions=(plan, towers)))
+    self.assertEqual(views['main'].shape, (_ROWS, 5, 4))
+    self.assertEqual(views['towers_context_0'].shape, (_ROWS, 2, 4))
 
 
 class TablesTest(absltest.TestCase):

@@ -207,6 +207,17 @@ class HtmlTest(absltest.TestCase):
       self.assertIn(text, shown)
     self.assertNotIn('products kept', shown)
 
+  def test_interactions_without_terms_are_described(self):
+    result, metrics, architecture, config = _values('abc')
+    architecture['interactions'] += [
+      {'kind': 'fm', 'name': 'fm', 'to': 'logit'},
+      {'kind': 'cross', 'name': 'c', 'layers': 3, 'to': 'output'},
+    ]
+    page = _Page(report.render(result, metrics, architecture, config))
+    shown = ''.join(page.text)
+    self.assertIn('all pairs, summed', shown)
+    self.assertIn('cross (layers 3, to output)', shown)
+
   def test_page_needs_nothing_but_itself(self):
     text = report.render(*_values([f'f{i}' for i in range(20)]))
     page = _Page(text)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, optim, pipeline, search, spaces
+from jax_autorec import interactions as interactions_lib
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import planted
 from jax_autorec.nn import model as model_lib
@@ -160,7 +160,9 @@ class RecoveryTest(absltest.TestCase):
       batch_size=1000, learning_rate=0.02, table_std=0.1, steps_per_dispatch=8
     )
     ratio, steps = 4.0, 80
-    c = optim.grda_c(ratio, arch_lib.Products.gate_init, 1.0, 0.8, steps)
+    c = optim.grda_c(
+      ratio, interactions_lib.Products.gate_init, 1.0, 0.8, steps
+    )
     found = pipeline.run_search(
       spaces.fm(data.schema, dim=8, pairs='open'),
       {'interactions': search.autofis(optim.grda(1.0, c, 0.8))},

@@ -25,6 +25,7 @@ from jax_autorec import (
   sizes,
   spaces,
 )
+from jax_autorec import interactions as interactions_lib
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import batches, planted
 from jax_autorec.nn import blocks
@@ -40,7 +41,7 @@ _STEPS = 32  # Four epochs of eight.
 
 def _autofis(space):
   del space
-  c = optim.grda_c(1.1, arch_lib.Products.gate_init, 1.0, 0.8, _STEPS)
+  c = optim.grda_c(1.1, interactions_lib.Products.gate_init, 1.0, 0.8, _STEPS)
   return {'interactions': search.autofis(optim.grda(1.0, c, 0.8))}
 
 

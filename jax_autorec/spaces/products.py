@@ -1,54 +1,24 @@
-"""Base models by name, as architectures whose products may be open."""
+"""Base models whose products may be open; LR and Wide & Deep have none."""
 
 from collections.abc import Sequence
-import difflib
-import itertools
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors
+from jax_autorec import errors, interactions
 from jax_autorec import schema as schema_lib
+from jax_autorec.spaces import parts
 
 PAIRS = ('fm', 'all', 'open')
-
-
-def field_plans(
-  schema: schema_lib.Schema, dim: int, pooling: str = 'mean'
-) -> tuple[arch_lib.FieldPlan, ...]:
-  """Every field of a schema at one width, categorical fields first."""
-  return tuple(
-    arch_lib.FieldPlan(
-      name=field.name,
-      kind=field.kind,
-      dim=dim,
-      vocab_size=field.vocab_size,
-      max_length=field.max_length,
-      pooling=pooling,
-    )
-    for field in schema.categorical + schema.numeric
-  )
-
-
-def all_terms(
-  fields: Sequence[arch_lib.FieldPlan], order: int
-) -> tuple[tuple[str, ...], ...]:
-  """All combinations of `order` field names, in combination order."""
-  names = [plan.name for plan in fields]
-  if len(names) < order:
-    raise errors.ConfigError(
-      f'Products of order {order} need {order} fields, got {len(names)}.'
-    )
-  return tuple(itertools.combinations(names, order))
 
 
 def _pair_terms(fields, pairs, to):
   """Interactions for the `pairs` argument of the factories below."""
   if pairs == 'fm' and to == 'logit':
-    return (arch_lib.FactorizationMachine(),)
+    return (interactions.FactorizationMachine(),)
   if pairs == 'fm':
-    return (arch_lib.Products('pairs', all_terms(fields, 2), to=to),)
+    return (interactions.Products('pairs', parts.all_terms(fields, 2), to=to),)
   terms, gates = _terms_and_gates(fields, pairs, 2, 'pairs')
   return (
-    arch_lib.Products('pairs', terms, normalize=True, gates=gates, to=to),
+    interactions.Products('pairs', terms, normalize=True, gates=gates, to=to),
   )
 
 
@@ -57,7 +27,7 @@ def _triple_terms(fields, triples, to):
     return ()
   terms, gates = _terms_and_gates(fields, triples, 3, 'triples')
   return (
-    arch_lib.Products('triples', terms, normalize=True, gates=gates, to=to),
+    interactions.Products('triples', terms, normalize=True, gates=gates, to=to),
   )
 
 
@@ -72,7 +42,7 @@ def _terms_and_gates(fields, asked, order, argument):
       f'{argument} is {asked!r}; expected {", ".join(map(repr, words))} or a '
       f'sequence of tuples of {order} field names.'
     )
-  return all_terms(fields, order), gates
+  return parts.all_terms(fields, order), gates
 
 
 def lr(
@@ -84,7 +54,7 @@ def lr(
     schema: fitted schema.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
   """
-  fields = field_plans(schema, 1, pooling)
+  fields = parts.field_plans(schema, 1, pooling)
   return arch_lib.Architecture(fields, (), arch_lib.HeadPlan())
 
 
@@ -107,10 +77,10 @@ def fm(
       searched; or the pairs to keep, normalised and gated.
     triples: None, 'all', 'open' or a sequence, for products of order 3.
   """
-  fields = field_plans(schema, dim, pooling)
-  interactions = _pair_terms(fields, pairs, 'logit')
-  interactions += _triple_terms(fields, triples, 'logit')
-  return arch_lib.Architecture(fields, interactions, arch_lib.HeadPlan())
+  fields = parts.field_plans(schema, dim, pooling)
+  plans = _pair_terms(fields, pairs, 'logit')
+  plans += _triple_terms(fields, triples, 'logit')
+  return arch_lib.Architecture(fields, plans, arch_lib.HeadPlan())
 
 
 def wide_deep(
@@ -135,7 +105,7 @@ def wide_deep(
     dropout: share of hidden units that training drops, in [0, 1).
   """
   return arch_lib.Architecture(
-    field_plans(schema, dim, pooling),
+    parts.field_plans(schema, dim, pooling),
     (),
     arch_lib.HeadPlan(hidden=hidden, norm=norm, dropout=dropout),
   )
@@ -164,12 +134,12 @@ def deepfm(
     norm: 'none', 'batch' or 'layer', before each activation.
     dropout: share of hidden units that training drops, in [0, 1).
   """
-  fields = field_plans(schema, dim, pooling)
-  interactions = _pair_terms(fields, pairs, 'logit')
-  interactions += _triple_terms(fields, triples, 'logit')
+  fields = parts.field_plans(schema, dim, pooling)
+  plans = _pair_terms(fields, pairs, 'logit')
+  plans += _triple_terms(fields, triples, 'logit')
   return arch_lib.Architecture(
     fields,
-    interactions,
+    plans,
     arch_lib.HeadPlan(hidden=hidden, norm=norm, dropout=dropout),
   )
 
@@ -197,83 +167,13 @@ def ipnn(
     norm: 'none', 'batch' or 'layer', before each activation.
     dropout: share of hidden units that training drops, in [0, 1).
   """
-  fields = field_plans(schema, dim, pooling)
-  interactions = _pair_terms(fields, pairs, 'head')
-  interactions += _triple_terms(fields, triples, 'head')
+  fields = parts.field_plans(schema, dim, pooling)
+  plans = _pair_terms(fields, pairs, 'head')
+  plans += _triple_terms(fields, triples, 'head')
   return arch_lib.Architecture(
     fields,
-    interactions,
+    plans,
     arch_lib.HeadPlan(
       first_order=False, hidden=hidden, norm=norm, dropout=dropout
     ),
   )
-
-
-def rater(
-  schema: schema_lib.Schema,
-  *,
-  dim: int = 128,
-  width: int | None = None,
-  pooling: str = 'mean',
-  hidden: Sequence[int] = (512,),
-  norm: str = 'batch',
-  dropout: float = 0.0,
-) -> arch_lib.Architecture:
-  """The recommender of ESAPN (Liu et al., SIGIR 2020): an MLP on entities.
-
-  Rows are brought to a common width, normalised and squashed; their
-  concatenation is normalised and goes through hidden layers with tanh. No
-  first order.
-
-  Args:
-    schema: fitted schema; in the paper, of a user and an item alone.
-    dim: embedding width.
-    width: common width, at least `dim`; None for `dim`.
-    pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
-    hidden: widths of the hidden layers.
-    norm: 'none', 'batch' or 'layer', before each activation.
-    dropout: share of hidden units that training drops, in [0, 1).
-  """
-  head = arch_lib.HeadPlan(
-    first_order=False,
-    hidden=hidden,
-    norm=norm,
-    dropout=dropout,
-    activation='tanh',
-    norm_inputs=True,
-  )
-  return arch_lib.Architecture(
-    field_plans(schema, dim, pooling),
-    (),
-    head,
-    projection='affine',
-    width=width or dim,
-    squash=True,
-  )
-
-
-MODELS = {
-  'lr': lr,
-  'fm': fm,
-  'wide_deep': wide_deep,
-  'deepfm': deepfm,
-  'ipnn': ipnn,
-  'rater': rater,
-}
-
-
-def build(
-  name: str, schema: schema_lib.Schema, **options
-) -> arch_lib.Architecture:
-  """The architecture of a model by name, for a fitted schema.
-
-  Raises:
-    ConfigError: for an unknown name; lists the known and the nearest.
-  """
-  if name not in MODELS:
-    near = difflib.get_close_matches(name, MODELS, 1)
-    hint = f' Did you mean {near[0]!r}?' if near else ''
-    raise errors.ConfigError(
-      f'No model {name!r}; the models are: {", ".join(MODELS)}.{hint}'
-    )
-  return MODELS[name](schema, **options)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_autorec.nn import interactions
+from jax_autorec.nn import products
 
 
 def _vectors(batch_size=5, num_fields=6, dim=3, seed=0):
@@ -37,7 +37,7 @@ class ProductsTest(parameterized.TestCase):
   def test_fm_sum_is_the_sum_of_all_pairs(self):
     vectors = _vectors()
     expected = _loop_products(vectors, _pairs(6)).sum(1)
-    got = interactions.fm_sum(jnp.asarray(vectors, jnp.float32))
+    got = products.fm_sum(jnp.asarray(vectors, jnp.float32))
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
   @parameterized.parameters((6, None), (6, 1), (12, 2), (12, 30), (9, 7))
@@ -48,13 +48,11 @@ class ProductsTest(parameterized.TestCase):
     with jax.enable_x64(True):
 
       def weighed(e):
-        products = interactions.pair_products(e, pairs)
-        return (products * weights).sum(), products
+        values = products.pair_products(e, pairs)
+        return (values * weights).sum(), values
 
-      grad, products = jax.grad(weighed, has_aux=True)(jnp.asarray(vectors))
-    np.testing.assert_allclose(
-      products, _loop_products(vectors, pairs), rtol=1e-12
-    )
+      grad, got = jax.grad(weighed, has_aux=True)(jnp.asarray(vectors))
+    np.testing.assert_allclose(got, _loop_products(vectors, pairs), rtol=1e-12)
     expected = np.zeros_like(vectors)
     for p, (i, j) in enumerate(pairs):
       expected[:, i] += weights[:, p, None] * vectors[:, j]
@@ -64,7 +62,7 @@ class ProductsTest(parameterized.TestCase):
   def test_gradient_of_pair_products_can_be_differentiated(self):
     vectors, pairs = _vectors(2, 4, 2), _pairs(4)
     with jax.enable_x64(True):
-      square = lambda e: (interactions.pair_products(e, pairs) ** 2).sum()
+      square = lambda e: (products.pair_products(e, pairs) ** 2).sum()
       plain = lambda e: sum(
         ((e[:, i] * e[:, j]).sum(-1) ** 2).sum() for i, j in pairs
       )
@@ -81,7 +79,7 @@ class ProductsTest(parameterized.TestCase):
     """By the vectors, which it does not differentiate: second-order search."""
     vectors = _vectors(6, 4, 2)
     mask = np.arange(6) < 5
-    module = interactions.Products(
+    module = products.Products(
       terms=tuple(map(tuple, _pairs(4).tolist())), normalize=normalize
     )
 
@@ -116,9 +114,7 @@ class ProductsTest(parameterized.TestCase):
     if count:
       rng = np.random.default_rng(2)
       triples = triples[np.sort(rng.choice(120, count, replace=False))]
-    got = interactions.triple_products(
-      jnp.asarray(vectors, jnp.float32), triples
-    )
+    got = products.triple_products(jnp.asarray(vectors, jnp.float32), triples)
     np.testing.assert_allclose(
       got, _loop_products(vectors, triples), rtol=2e-4, atol=1e-5
     )
@@ -127,7 +123,7 @@ class ProductsTest(parameterized.TestCase):
 class GatedProductsTest(parameterized.TestCase):
   def _module(self, pairs, **kwargs):
     rng = np.random.default_rng(3)
-    return interactions.Products(
+    return products.Products(
       terms=tuple(map(tuple, pairs.tolist())),
       gate_init=tuple(rng.normal(size=len(pairs)).tolist()),
       **kwargs,
@@ -184,10 +180,10 @@ class GatedProductsTest(parameterized.TestCase):
     vectors = _vectors(batch_size=30, num_fields=5)
     mask = np.arange(30) < 21
     pairs = _pairs(5)
-    products = _loop_products(vectors, pairs)
-    mean, var = products[:21].mean(0), products[:21].var(0)
+    values = _loop_products(vectors, pairs)
+    mean, var = values[:21].mean(0), values[:21].var(0)
     module = self._module(pairs, normalize=True)
-    expected = (products - mean) / np.sqrt(var + 1e-3)
+    expected = (values - mean) / np.sqrt(var + 1e-3)
     expected = expected * np.array(module.gate_init)
     with jax.enable_x64(True):
       x = jnp.asarray(vectors)
@@ -206,7 +202,7 @@ class GatedProductsTest(parameterized.TestCase):
     np.testing.assert_allclose(stats['var'], 0.99 + 0.01 * var, rtol=1e-5)
 
   def test_serves_with_its_defaults(self):
-    module = interactions.Products(terms=((0, 1), (0, 3)), normalize=False)
+    module = products.Products(terms=((0, 1), (0, 3)), normalize=False)
     vectors, mask = _vectors(), np.ones(5, bool)
     variables = module.init(jax.random.key(0), vectors, mask, train=False)
     np.testing.assert_allclose(

@@ -1,0 +1,80 @@
+"""Explicit interactions of fields, as plain data."""
+
+from jax_autorec.interactions.attention import SelfAttention
+from jax_autorec.interactions.base import (
+  FIRST_ORDER,
+  MAIN,
+  NORMS,
+  TARGETS,
+  VALUES,
+  Interaction,
+  View,
+  join,
+)
+from jax_autorec.interactions.crosses import (
+  Compressed,
+  Cross,
+  Polynomial,
+)
+from jax_autorec.interactions.pairs import (
+  AttentionalPooling,
+  Bilinear,
+  FieldAware,
+  FieldMatrixed,
+  FieldWeighted,
+)
+from jax_autorec.interactions.products import (
+  FactorizationMachine,
+  Products,
+)
+from jax_autorec.interactions.towers import (
+  MaskBlocks,
+  NumbersAndVectors,
+  TwoTowers,
+)
+
+KINDS: dict[str, type[Interaction]] = {
+  cls.kind: cls
+  for cls in (
+    FactorizationMachine,
+    Products,
+    FieldAware,
+    FieldWeighted,
+    FieldMatrixed,
+    AttentionalPooling,
+    Bilinear,
+    Polynomial,
+    Cross,
+    Compressed,
+    SelfAttention,
+    MaskBlocks,
+    TwoTowers,
+    NumbersAndVectors,
+  )
+}
+
+__all__ = [
+  'FIRST_ORDER',
+  'KINDS',
+  'MAIN',
+  'NORMS',
+  'TARGETS',
+  'VALUES',
+  'AttentionalPooling',
+  'Bilinear',
+  'Compressed',
+  'Cross',
+  'FactorizationMachine',
+  'FieldAware',
+  'FieldMatrixed',
+  'FieldWeighted',
+  'Interaction',
+  'MaskBlocks',
+  'NumbersAndVectors',
+  'Polynomial',
+  'Products',
+  'SelfAttention',
+  'TwoTowers',
+  'View',
+  'join',
+]
