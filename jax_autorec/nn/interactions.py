@@ -7,7 +7,7 @@ import flax.linen as nn
 from jax_autorec import architecture as arch_lib
 from jax_autorec import interactions as plans
 from jax_autorec.fields import FieldPlan
-from jax_autorec.nn import products
+from jax_autorec.nn import block_graph, products
 from jax_autorec.types import Array
 
 # (views, mask [B], train=bool) -> [B] to the logit, [B, K] elsewhere.
@@ -36,9 +36,28 @@ def _products(plan, fields, axis_name):
   return lambda views, mask, *, train: run(views[view.name], mask, train=train)
 
 
+def _blocks(plan, fields, axis_name):
+  del axis_name  # No block has statistics of a batch.
+  dim = max(field.dim for field in fields)
+  module = block_graph.BlockGraph(
+    plan.blocks, plan.ends(fields), dim, name=plan.name
+  )
+  groups = {view.kind: view.name for view in plan.views(fields)}
+
+  def run(views, mask, *, train):
+    del mask, train
+    return module({kind: views[name] for kind, name in groups.items()})
+
+  return run
+
+
 # Kind of a plan -> what makes its module, or else its output, of the plan, the
 # fields of the architecture and the replica axis.
-MODULES: dict[str, Callable[..., Run]] = {'fm': _fm, 'products': _products}
+MODULES: dict[str, Callable[..., Run]] = {
+  'fm': _fm,
+  'products': _products,
+  'blocks': _blocks,
+}
 
 
 def build(
