@@ -77,6 +77,10 @@ _SEARCH = {'epochs': 10, 'min_steps': 1000}
 # the training. AutoFIS takes U(+-sqrt(6 / (V + d))), .02 on Frappe.
 _GATED_STD = 0.01
 
+# The standard deviation of the official code's tables: products of products
+# start at nothing with less.
+_BLOCKS_STD = 0.01
+
 _PLANTED = {
   'dim': 8,
   'epochs': 20,
@@ -263,6 +267,8 @@ def known(
   values.update(by_model.get(plain, {}))
   if is_gated:
     values['table_std'] = max(values['table_std'], _GATED_STD)
+  if kind == 'autoctr':
+    values['table_std'] = max(values['table_std'], _BLOCKS_STD)
   content = tuned_on(data) if tuned else {}
   if content:
     chosen = content['chosen']

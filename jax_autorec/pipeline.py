@@ -66,7 +66,8 @@ class Scored:
       'architecture'; 'flops' of a prediction where they were counted;
       'diverged', why, where its training did, and then no metrics.
     info: 'seconds' and 'steps' of all together, and of the model whose tables
-      they started from, if there was one ('start'; its own are there, too).
+      they started from, if there was one ('start'; its own are there, too);
+      'metric' that trainings were judged by.
   """
 
   architecture: arch_lib.Architecture
@@ -258,6 +259,7 @@ def run_population(
       )
     )
   parts = [*lines.values, *info.values()]
+  info['metric'] = population.metric
   for key in ('seconds', 'steps'):
     info[key] = sum(part[key] for part in parts)
   return Scored(population.derive(scored), tuple(lines.values), info)

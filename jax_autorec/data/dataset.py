@@ -108,6 +108,14 @@ class Dataset:
   directory: str | None = None
   truth: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+  def sample(self, train: int, valid: int, seed: int) -> 'Dataset':
+    """So many rows of these splits, drawn evenly; see `Split.sample`."""
+    return dataclasses.replace(
+      self,
+      train=self.train.sample(train, seed),
+      valid=self.valid.sample(valid, seed),
+    )
+
   def head(self, num_rows: int) -> 'Dataset':
     """The first rows of every split; counts stay those of the whole."""
     return dataclasses.replace(

@@ -79,10 +79,10 @@ def retrain(
       settings.batch_size,
       compiled=compiled,
     )
-    if np.isnan(logits).any():
+    if not np.isfinite(logits).all():
       raise errors.TrainingError(
-        f'{stage}: predictions of the validation split are NaN, though no loss '
-        'was. Lower the learning rate.'
+        f'{stage}: predictions of the validation split are not finite, though '
+        'all losses were. Lower the learning rate.'
       )
     return models_lib.measure(data.valid, logits)
 
