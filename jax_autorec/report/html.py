@@ -132,7 +132,7 @@ def render(
     blocks=_blocks(plan),
     sizes=_sizes(report),
     interactions=_interactions(architecture),
-    head=_head(architecture.get('head', {})),
+    head=_head(architecture),
     facts=_facts(report),
     config=json.dumps(config, indent=1),
   )
@@ -681,8 +681,12 @@ def _interactions(architecture):
   return result
 
 
-def _head(head: Mapping[str, Any]) -> str:
+def _head(architecture: Mapping[str, Any]) -> str:
+  head = architecture.get('head', {})
   parts = ['first-order term'] if head.get('first_order') else []
+  sent = [plan.get('to') for plan in architecture.get('interactions', [])]
+  if 'output' in sent and not head.get('hidden'):
+    parts.append('a linear output layer')
   if head.get('hidden'):
     widths = ' - '.join(str(width) for width in head['hidden'])
     parts.append(
