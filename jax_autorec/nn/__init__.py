@@ -1,6 +1,7 @@
 """Flax modules; none knows that it is searched."""
 
 from jax_autorec.nn import (
+  block_graph,
   blocks,
   embeddings,
   field_choices,
@@ -13,6 +14,7 @@ from jax_autorec.nn import (
 )
 
 __all__ = [
+  'block_graph',
   'blocks',
   'embeddings',
   'field_choices',

@@ -626,6 +626,9 @@ def _gate_sections(report, metrics, architecture):
 def _curves(report, metrics):
   for metric, label in (('valid_auc', 'AUC'), ('valid_logloss', 'logloss')):
     series = plots.series_by_stage(metrics, metric)
+    trials = [s for s in series if s == 'start' or s.startswith('trial ')]
+    if len(trials) > _MOST_LINES:
+      series = {s: points for s, points in series.items() if s not in trials}
     shown = {}
     # The result first: it is the one that stands out.
     for stage in sorted(

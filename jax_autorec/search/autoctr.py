@@ -142,7 +142,7 @@ class Rules:
         value,
         'one or more, each once',
       )
-    fields_lib.check(self.strategy, STRATEGIES, 'Strategy')
+    fields_lib.check(self.strategy, STRATEGIES, 'The strategy')
     for one in self.types:
       fields_lib.check(one, interactions.BLOCKS, 'Type of a block')
     for one in self.groups:
