@@ -52,7 +52,7 @@ def get_config(argument: str = 'frappe'):
     for model in _HAND_MADE
   }
   # All are compared with one another, whatever is in them.
-  rows = {name: row | {'model': 'any'} for name, row in rows.items()}
+  rows = {name: row | {'model': 'all models'} for name, row in rows.items()}
   return config_dict.ConfigDict(
     {
       'rows': rows,

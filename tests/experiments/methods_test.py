@@ -152,7 +152,7 @@ class AutoCtrTest(absltest.TestCase):
         row.read().search.strategy for row in rows if 'autoctr' in row.config
       ]
       self.assertEqual(strategies, ['autoctr', 'regularized', 'random'])
-      self.assertEqual({row.model for row in rows}, {'any'})
+      self.assertEqual({row.model for row in rows}, {'all models'})
     with self.assertRaisesRegex(errors.ConfigError, "No table 'frape'"):
       autoctr_table.get_config('frape')
 
