@@ -507,7 +507,8 @@ def _loss_pictures(trials):
   yield (
     'In order',
     plots.scores_by_trial(numbers, losses, spreads, label),
-    f'{near} of {len(trials)} are within a standard error of the best.',
+    f'{near} of {len(trials)} are within a standard error of the best. That is '
+    'of one loss; of a difference on the same rows it is less.',
   )
 
 
