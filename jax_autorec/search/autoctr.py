@@ -397,15 +397,15 @@ def lambda_rank(rules: Rules) -> Ranker:
   has not risen for 150. One thread, and a seed.
 
   Raises:
-    ConfigError: where LightGBM is not installed.
+    ConfigError: where LightGBM cannot be loaded.
   """
   try:
     import lightgbm
-  except ImportError as error:
+  except (ImportError, OSError) as error:  # Its library may lack another.
     raise errors.ConfigError(
-      'AutoCTR ranks mutants with LightGBM, which is not installed: run `pip '
-      "install 'jax_autorec[trees]'`, or set the strategy to 'regularized' or "
-      "'random'."
+      f'AutoCTR ranks mutants with LightGBM, which cannot be loaded ({error}): '
+      "run `pip install 'jax_autorec[trees]'`, or set the strategy to "
+      "'regularized' or 'random'."
     ) from error
 
   def rank(genomes, losses, candidates, seed):
