@@ -145,6 +145,12 @@ class AutoCtrTest(absltest.TestCase):
     # The plain model keeps its own.
     self.assertEqual(values['control_train']['base']['table_std'], 1e-4)
 
+  def test_decay_is_not_that_of_a_model_with_dropout(self):
+    values = settings_lib.resolve(autoctr.get_config('frappe'))
+    self.assertEqual(values['control_train']['base']['embedding_l2'], 0.01)
+    for train in (values['train'], values['search']['train']):
+      self.assertEqual(train['embedding_l2'], 1e-3)
+
   def test_rows_of_the_table(self):
     for argument in ('frappe', 'diabetes130', 'planted,tiny'):
       rows = cells.rows(autoctr_table.get_config(argument).to_dict())
