@@ -42,10 +42,12 @@ setuptools.setup(
       'ruff>=0.9',
       'scikit-learn>=1.5',
       'pandas>=2.2',
+      'lightgbm>=4.5',
     ],
     'tpu': ['jax[tpu]'],
     'cuda': ['jax[cuda13]'],
     'export': ['flatbuffers>=24'],
     'logging': ['tensorboardX>=2.6'],
+    'trees': ['lightgbm>=4.5'],
   },
 )

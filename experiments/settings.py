@@ -78,6 +78,15 @@ _SEARCH = {'epochs': 10, 'min_steps': 1000}
 # the training. AutoFIS takes U(+-sqrt(6 / (V + d))), .02 on Frappe.
 _GATED_STD = 0.01
 
+# The standard deviation of the official code's tables: products of products
+# start at nothing with less.
+_BLOCKS_STD = 0.01
+
+# Decay at most, where none was tuned for graphs of blocks: they have neither
+# dropout nor normalisation, and what suits a DeepFM with both (.01 on Frappe)
+# holds them back.
+_BLOCKS_L2 = 1e-3
+
 _PLANTED = {
   'dim': 8,
   'epochs': 20,
@@ -338,6 +347,8 @@ def known(
   values.update(by_model.get(plain, {}))
   if is_gated:
     values['table_std'] = max(values['table_std'], _GATED_STD)
+  if kind == 'autoctr':
+    values['table_std'] = max(values['table_std'], _BLOCKS_STD)
   content = tuned_on(data) if tuned else {}
   if content:
     chosen = content['chosen']
@@ -345,6 +356,9 @@ def known(
     values.update(next((chosen[m] for m in nearest if m in chosen), {}))
     # What the search started from when the row was tuned.
     values['searched'] = content['searched'].get(label, {})
+  is_own = {label, model} & {*content.get('chosen', ())}
+  if kind == 'autoctr' and not is_own:
+    values['embedding_l2'] = min(values['embedding_l2'], _BLOCKS_L2)
   return values
 
 

@@ -272,8 +272,8 @@ def derive(
   if population is not None:
     scored = pipeline.run_population(
       population,
-      data,
-      settings_lib.training(values, parallel),
+      method.sample(task),
+      settings_lib.training(values, parallel, **task.search.get('train', {})),
       seed=task.seed,
       workdir=workdir,
     )

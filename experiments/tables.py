@@ -101,7 +101,8 @@ def entries(cell: cells_lib.Cell) -> list[dict[str, Any]]:
     line = {
       'row': cell.row.name,
       'dataset': report['dataset'],
-      'base': report['model'],
+      # What the table compares with one another, where it says so.
+      'base': cell.row.model or report['model'],
       'method': cell.row.method,
       'seed': cell.seed,
       'model': name,

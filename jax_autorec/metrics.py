@@ -171,13 +171,15 @@ def evaluate_logits(
     groups: [R] or None, what `group_auc` groups by.
 
   Returns:
-    'auc', 'logloss', 'ne' (normalised entropy), 'calibration'; 'rows' and
-    'positives', counted whatever their weight; with groups also 'gauc' and
+    'auc', 'logloss' and its standard error 'logloss_error', 'ne' (normalised
+    entropy), 'calibration'; 'rows' and 'positives', counted whatever their
+    weight; with groups also 'gauc' and
     'gauc_groups_left_out'.
   """
   result: dict[str, Any] = {
     'auc': auc(labels, logits, weights),
     'logloss': logloss(labels, logits, weights),
+    'logloss_error': logloss_error(labels, logits, weights),
     'ne': normalized_entropy(labels, logits, weights),
     'calibration': calibration(labels, logits, weights),
     'rows': len(labels),
@@ -187,6 +189,25 @@ def evaluate_logits(
     gauc, left_out = group_auc(labels, logits, groups, weights)
     result['gauc'], result['gauc_groups_left_out'] = gauc, left_out
   return result
+
+
+def logloss_error(
+  labels: Array, logits: Array, weights: Array | None = None
+) -> float:
+  """Standard error of the log loss as a mean over examples.
+
+  What another sample of as many examples would change. Two models that are
+  measured on the same examples differ by less than their errors suggest.
+
+  Args:
+    labels: [R], 0 or 1.
+    logits: [R].
+    weights: [R] or None.
+  """
+  labels, logits, weights = _arrays(labels, logits, weights)
+  losses = np.logaddexp(0, logits) - labels * logits
+  shares = weights / weights.sum()
+  return float(np.sqrt(np.sum((shares * (losses - shares @ losses)) ** 2)))
 
 
 def paired_difference(a: Array, b: Array) -> dict[str, float]:

@@ -9,6 +9,7 @@ and continues from its checkpoints when it is called again.
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -21,13 +22,13 @@ import jax
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors
+from jax_autorec import errors, files
 from jax_autorec.data import batches as batches_lib
 from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base, supernet
 from jax_autorec.train import checkpoints as checkpoints_lib
-from jax_autorec.train import loop, parallel, retraining, stages
+from jax_autorec.train import complexity, loop, parallel, retraining, stages
 from jax_autorec.train import models as models_lib
 from jax_autorec.train import records as records_lib
 from jax_autorec.train import settings as settings_lib
@@ -62,8 +63,11 @@ class Scored:
     architecture: the one that was settled on.
     trials: of every proposal what `Population.about` says of it, its 'valid'
       metrics, 'embedding_params', 'ep_total', 'seconds', 'steps' and
-      'architecture'.
-    info: 'seconds' and 'steps' of all together.
+      'architecture'; 'flops' of a prediction where they were counted;
+      'diverged', why, where its training did, and then no metrics.
+    info: 'seconds' and 'steps' of all together, and of the model whose tables
+      they started from, if there was one ('start'; its own are there, too);
+      'metric' that trainings were judged by.
   """
 
   architecture: arch_lib.Architecture
@@ -200,38 +204,47 @@ def run_population(
   """
   path = workdir and pathlib.Path(workdir) / 'scored.jsonl'
   lines = records_lib.Lines(path)
-  scored, start = [], time.monotonic()
+
+  def train(architecture, stage):
+    return retraining.retrain(
+      architecture,
+      data,
+      settings,
+      seed=seed,
+      workdir=workdir,
+      stage=stage,
+      metric=population.metric,
+    )
+
+  tables, info = {}, {}
+  if population.start is not None:
+    tables, info['start'] = _start(population.start, train, workdir)
+  scored, began, known = [], time.monotonic(), len(lines.values)
   while (proposal := population.ask(scored)) is not None:
     number = len(scored)
+    proposal = _from_tables(proposal, tables)
     if number == len(lines.values):
-      model = retraining.retrain(
-        proposal,
-        data,
-        settings,
-        seed=seed,
-        workdir=workdir,
-        stage=f'trial {number + 1}',
+      stage = f'trial {number + 1}'
+      lines.append(
+        {
+          'trial': number + 1,
+          **population.about(number),
+          **_score(
+            population,
+            proposal,
+            data,
+            functools.partial(train, proposal, stage),
+          ),
+          'embedding_params': proposal.embedding_params,
+          'ep_total': proposal.ep_total,
+          'architecture': proposal.to_dict(),
+        }
       )
-      line = {
-        'trial': number + 1,
-        **population.about(number),
-        'valid': dict(model.valid),
-        'embedding_params': proposal.embedding_params,
-        'ep_total': proposal.ep_total,
-        'seconds': model.info['seconds'],
-        'steps': model.info['steps'],
-        'architecture': proposal.to_dict(),
-      }
-      lines.append(line)
       if path:
-        shutil.rmtree(stages.directory(workdir, f'trial {number + 1}'))
-      logging.info(
-        'Trial %d: valid AUC %.5f, %d embedding parameters; %.0f s in all',
-        number + 1,
-        line['valid']['auc'],
-        proposal.embedding_params,
-        time.monotonic() - start,
-      )
+        shutil.rmtree(stages.directory(workdir, stage), ignore_errors=True)
+      spent = time.monotonic() - began
+      each = spent / (number + 1 - known)
+      logging.info('%s', _progress(lines.values[-1], population, spent, each))
     elif lines.values[number]['architecture'] != json.loads(
       json.dumps(proposal.to_dict())
     ):
@@ -240,14 +253,96 @@ def run_population(
         'or delete that one.'
       )
     line = lines.values[number]
-    scored.append(base.Scored(proposal, line['valid'], line['seconds']))
-  return Scored(
-    population.derive(scored),
-    tuple(lines.values),
-    {
-      'seconds': sum(line['seconds'] for line in lines.values),
-      'steps': sum(line['steps'] for line in lines.values),
-    },
+    scored.append(
+      base.Scored(
+        proposal, line['valid'], line['seconds'], line.get('flops', 0.0)
+      )
+    )
+  parts = [*lines.values, *info.values()]
+  info['metric'] = population.metric
+  for key in ('seconds', 'steps'):
+    info[key] = sum(part[key] for part in parts)
+  return Scored(population.derive(scored), tuple(lines.values), info)
+
+
+def _score(population, proposal, data, train) -> dict[str, Any]:
+  """What is recorded of the training of a proposal."""
+  counted = {}
+  if population.complexity:
+    counted['flops'] = complexity.flops(proposal, data.schema)
+  began = time.monotonic()
+  try:
+    model = train()
+  except errors.TrainingError as error:
+    if not population.bears_divergence:
+      raise
+    seconds = time.monotonic() - began
+    return {
+      'valid': {},
+      'diverged': str(error),
+      **counted,
+      'seconds': seconds,
+      'steps': 0,
+    }
+  return {
+    'valid': dict(model.valid),
+    **counted,
+    'seconds': model.info['seconds'],
+    'steps': model.info['steps'],
+  }
+
+
+def _progress(line, population, spent, each) -> str:
+  """How a trial did, and how long those to come will take."""
+  of = f' of {population.total}' if population.total else ''
+  text = f'Trial {line["trial"]}{of}: '
+  if 'diverged' in line:
+    text += f'diverged ({line["diverged"]})'
+  else:
+    valid = line['valid']
+    text += f'valid AUC {valid["auc"]:.5f}, logloss {valid["logloss"]:.5f} '
+    text += f'+- {valid["logloss_error"]:.5f}'
+  text += f', {line["embedding_params"]} embedding parameters'
+  text += f'; {spent:.0f} s in all'
+  if population.total:
+    text += f', ETA {each * (population.total - line["trial"]):.0f} s'
+  return text
+
+
+def _start(architecture, train, workdir):
+  """Tables that proposals start from; what is told of their training."""
+  directory = workdir and pathlib.Path(workdir) / 'start'
+  path = directory and directory / 'trained.json'
+  if path and path.exists():
+    model = models_lib.load(directory)
+    if model.architecture != architecture:
+      raise errors.CheckpointError(
+        f'{directory} holds the tables of another search. Give another '
+        '--workdir, or delete that one.'
+      )
+    return model.tables, json.loads(path.read_text('utf-8'))
+  model = train(architecture, 'start')
+  told = {'valid': dict(model.valid)}
+  told |= {key: model.info[key] for key in ('seconds', 'steps')}
+  if path:
+    models_lib.save(model, directory)
+    files.write_text(path, json.dumps(told))
+    shutil.rmtree(stages.directory(workdir, 'start'))
+  return model.tables, told
+
+
+def _from_tables(architecture, tables) -> arch_lib.Architecture:
+  """The architecture, with those of the tables that are its own to start."""
+  shapes = {t.name: (t.num_rows, t.dim) for t in architecture.tables}
+  own = {
+    f'{arch_lib.INITIAL}{name}': np.asarray(table)
+    for name, table in tables.items()
+    if shapes.get(name) == table.shape
+  }
+  if not own:
+    return architecture
+  return dataclasses.replace(
+    architecture, arrays={**architecture.arrays, **own}
   )
 
 

@@ -1,6 +1,8 @@
+import json
+
 from absl.testing import absltest, parameterized
 
-from jax_autorec import errors, interactions, spaces
+from jax_autorec import architecture, errors, interactions, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.nn import interactions as modules
 
@@ -78,6 +80,42 @@ class KindTest(parameterized.TestCase):
   def test_bad_options_are_refused(self, make, message):
     with self.assertRaisesRegex(errors.ConfigError, message):
       make()
+
+
+class BlockGraphTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (dict(type='conv', inputs=['vectors']), "Type of a block is 'conv'"),
+    (dict(type='fm', inputs=[]), 'one input or more'),
+    (dict(type='fm', inputs=['vectors', 'vectors']), 'each once'),
+    (dict(type='mlp', inputs=['vectors']), 'has width 0'),
+    (dict(type='fm', inputs=['vectors'], width=8), 'has width 8'),
+    (dict(type='fm', inputs=['weights']), "reads 'weights'"),
+    (dict(type='fm', inputs=[0]), 'reads 0; expected .* an earlier block'),
+    (dict(type='fm', inputs=['values']), "reads 'values', but there is no"),
+  )
+  def test_graphs_that_make_no_sense(self, block, message):
+    with self.assertRaisesRegex(errors.ConfigError, message):
+      graph = interactions.BlockGraph((interactions.Block(**block),))
+      graph.check(spaces.field_plans(_SCHEMA, 4))
+
+  def test_views_and_json(self):
+    numeric = schema_lib.Field('n', kind='numeric')
+    schema = schema_lib.Schema((*_SCHEMA.fields, numeric))
+    fields = spaces.field_plans(schema, 4)
+    graph = interactions.BlockGraph(
+      (
+        interactions.Block('mlp', ('values',), 8),
+        interactions.Block('dp', ('vectors', 0)),
+      )
+    )
+    plan = architecture.Architecture(
+      fields, (graph,), architecture.HeadPlan(first_order=False)
+    )
+    self.assertEqual(list(plan.views), ['main', 'values'])
+    self.assertEqual(plan.views['main'].fields, tuple('abcd'))
+    self.assertEqual(graph.ends(fields), (1,))
+    again = json.loads(json.dumps(plan.to_dict()))
+    self.assertEqual(architecture.Architecture.from_dict(again), plan)
 
 
 if __name__ == '__main__':

@@ -49,6 +49,23 @@ class MetricsTest(parameterized.TestCase):
       places=12,
     )
 
+  def test_error_of_the_loss_is_that_of_samples(self):
+    """Of many samples the losses spread by what one of them says."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (2000, 300)).astype(float)
+    logits = rng.normal(0, 2, labels.shape)
+    losses = [metrics.logloss(*pair) for pair in zip(labels, logits)]
+    found = [metrics.logloss_error(*pair) for pair in zip(labels, logits)]
+    self.assertAlmostEqual(np.mean(found) / np.std(losses), 1, delta=0.05)
+    # A weight of 2 is that of one row, not of two that agree.
+    weights = np.full(300, 2.0)
+    self.assertAlmostEqual(
+      metrics.logloss_error(labels[0], logits[0], weights), found[0], places=12
+    )
+    self.assertEqual(
+      metrics.evaluate_logits(labels[0], logits[0])['logloss_error'], found[0]
+    )
+
   def test_auc_by_enumeration_of_pairs(self):
     labels, logits, weights = _data(rows=40)
     good = total = 0.0

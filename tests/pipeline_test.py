@@ -12,6 +12,8 @@ import numpy as np
 
 from jax_autorec import errors, optim, pipeline, search, sizes, spaces
 from jax_autorec.data import batches, planted
+from jax_autorec.interactions import Block
+from jax_autorec.search.autoctr import constant, with_blocks
 from jax_autorec.train import models as models_lib
 from jax_autorec.train import retraining
 from jax_autorec.train import settings as settings_lib
@@ -185,6 +187,105 @@ class PopulationTest(absltest.TestCase):
       [t['ep_total'] for t in found.trials],
       [proposals[n][1].ep_total for n in (0, 2)],
     )
+
+  def test_a_proposal_that_diverges_has_no_score_and_others_go_on(self):
+    data = _data()
+    fields = spaces.field_plans(data.schema, 4)
+    # Squares of squares of squares, ...
+    deep = [Block('dp', ['values'])] + [Block('dp', [n]) for n in range(7)]
+    proposals = [deep, [Block('fm', ['vectors'])]]
+    settings = dataclasses.replace(_SETTINGS, epochs=1, batch_size=400)
+
+    def ask(scored):
+      if len(scored) == 2:
+        return None
+      return with_blocks(fields, proposals[len(scored)])
+
+    derive = lambda scored: min(scored, key=lambda one: one.loss).architecture
+    population = search.Population(ask, derive, complexity=True)
+    with self.assertRaisesRegex(errors.TrainingError, 'trial 1: loss of step'):
+      pipeline.run_population(population, data, settings)
+    bears = population._replace(bears_divergence=True)
+    workdir = self.create_tempdir().full_path
+    found = pipeline.run_population(bears, data, settings, workdir=workdir)
+    self.assertEqual(found.architecture, with_blocks(fields, proposals[1]))
+    diverged, other = found.trials
+    self.assertEqual(diverged['valid'], {})
+    self.assertRegex(diverged['diverged'], 'loss of step 0 .* is (inf|nan)')
+    self.assertNotIn('diverged', other)
+    self.assertGreater(other['flops'], 0)
+    # From the file; no training again.
+    with mock.patch.object(retraining, 'retrain'):
+      again = pipeline.run_population(bears, data, settings, workdir=workdir)
+    self.assertEqual(again.trials, found.trials)
+
+
+def _evolve(workdir=None, **options):
+  data = _data()
+  population = search.autoctr(
+    spaces.field_plans(data.schema, 4),
+    trials=3,
+    population=2,
+    num_blocks=2,
+    widths=(4,),
+    hash_size=8,
+    ranker=constant,
+    **options,
+  )
+  settings = dataclasses.replace(
+    _SETTINGS, epochs=2, batch_size=400, table_std=0.01, patience=1
+  )
+  return pipeline.run_population(
+    population, data, settings, seed=1, workdir=workdir
+  )
+
+
+@functools.cache
+def _evolved():
+  return _evolve()
+
+
+class EvolutionTest(parameterized.TestCase):
+  """AutoCTR's search, whose trials start from tables of before."""
+
+  # Chunks 1 to 2 are those of the start, and two more of every trial.
+  @parameterized.parameters(1, 5)
+  def test_killed_within_a_training_it_ends_with_the_same_graph(self, count):
+    workdir = self.create_tempdir().full_path
+    with _kill_after(count), self.assertRaises(_Killed):
+      _evolve(workdir)
+    found, expected = _evolve(workdir), _evolved()
+    self.assertEqual(found.architecture, expected.architecture)
+    self.assertLen(found.trials, 3)
+    for one, other in zip(found.trials, expected.trials, strict=True):
+      one, other = json.loads(json.dumps([one, other]))
+      self.assertEqual(one | {'seconds': 0}, other | {'seconds': 0})
+    self.assertFalse(list((pathlib.Path(workdir) / 'checkpoints').iterdir()))
+    # Finished, it is read again.
+    with mock.patch.object(retraining, 'retrain'):
+      again = _evolve(workdir)
+    self.assertEqual(again.architecture, expected.architecture)
+    with self.assertRaisesRegex(errors.CheckpointError, 'another search'):
+      _evolve(workdir, warm_start=False)
+
+  def test_what_is_known_of_trials(self):
+    found = _evolved()
+    self.assertEqual(found.info['metric'], 'logloss')
+    self.assertIn('auc', found.info['start']['valid'])
+    for trial in found.trials:
+      self.assertBetween(trial['valid']['logloss_error'], 1e-4, 0.1)
+      self.assertIn('initial/main_dim_4', trial['architecture']['arrays'])
+    losses = [trial['valid']['logloss'] for trial in found.trials]
+    best = found.trials[int(np.argmin(losses))]
+    self.assertEqual(
+      json.loads(json.dumps(found.architecture.to_dict()['interactions'])),
+      best['architecture']['interactions'],
+    )
+    # The result starts afresh, with all its rows.
+    self.assertEqual(found.architecture.arrays, {})
+    sizes = [field.vocab_size for field in _data().schema.categorical]
+    self.assertGreater(max(sizes), 8)
+    self.assertEqual(found.architecture.embedding_params, 4 * sum(sizes))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """The one table of methods; each has a file of its own here and a config."""
 
 from experiments.methods import (
+  autoctr,
   autodim,
   autoemb,
   autofis,
@@ -26,6 +27,7 @@ METHODS: dict[str, Method] = {
   'mde': mde.METHOD,
   'qr': qr.METHOD,
   'ras': random_dims.METHOD,
+  'autoctr': autoctr.METHOD,
   'autodim': autodim.METHOD,
   'nis': nis.METHOD,
   'dpq': dpq.METHOD,

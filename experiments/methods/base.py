@@ -54,6 +54,11 @@ class Task:
     return spaces.build(self.model, self.data.schema, **options)
 
 
+def all_rows(task: Task) -> data_lib.Dataset:
+  """The splits as they are."""
+  return task.data
+
+
 def plain(task: Task) -> arch_lib.Architecture:
   """The base model as it is."""
   return task.build()
@@ -175,6 +180,7 @@ class Method:
     selectors: task -> slot -> selector; None where there are none.
     population: task -> what proposes closed architectures to be scored, or
       None where the task leaves nothing to choose; None where nothing does.
+    sample: task -> the rows that proposals of `population` are scored on.
     base: task -> the unsearched model that the result is compared with.
     controls: name -> (task, space, found) -> a closed architecture to compare
       with, beside 'lr' and 'base'. Names are those of `settings.CONTROLS`;
@@ -186,6 +192,7 @@ class Method:
   space: Callable[[Task], arch_lib.Architecture]
   selectors: Callable[[Task], dict[str, search.Selector]] | None = None
   population: Callable[[Task], search.Population | None] | None = None
+  sample: Callable[[Task], data_lib.Dataset] = all_rows
   base: Callable[[Task], arch_lib.Architecture] = plain
   controls: Mapping[str, Control] = dataclasses.field(default_factory=dict)
   online: Callable[[Task], Mapping[str, Run]] | None = None

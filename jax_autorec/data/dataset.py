@@ -55,6 +55,18 @@ class Split:
     """The rows from `first` on, as views."""
     return self._part(slice(first, None))
 
+  def sample(self, num_rows: int, seed: int) -> 'Split':
+    """So many rows drawn evenly, in their order; all where there are no more.
+
+    Args:
+      num_rows: at most; 0 for all.
+      seed: of the draw.
+    """
+    if not num_rows or num_rows >= self.num_rows:
+      return self
+    rng = np.random.default_rng(seed)
+    return self._part(np.sort(rng.choice(self.num_rows, num_rows, False)))
+
   def _part(self, rows):
     return Split(
       **{
@@ -95,6 +107,14 @@ class Dataset:
   fingerprint: str = ''
   directory: str | None = None
   truth: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def sample(self, train: int, valid: int, seed: int) -> 'Dataset':
+    """So many rows of these splits, drawn evenly; see `Split.sample`."""
+    return dataclasses.replace(
+      self,
+      train=self.train.sample(train, seed),
+      valid=self.valid.sample(valid, seed),
+    )
 
   def head(self, num_rows: int) -> 'Dataset':
     """The first rows of every split; counts stay those of the whole."""

@@ -16,6 +16,7 @@ from jax_autorec.interactions.crosses import (
   Cross,
   Polynomial,
 )
+from jax_autorec.interactions.graphs import BLOCKS, GROUPS, Block, BlockGraph
 from jax_autorec.interactions.pairs import (
   AttentionalPooling,
   Bilinear,
@@ -50,11 +51,14 @@ KINDS: dict[str, type[Interaction]] = {
     MaskBlocks,
     TwoTowers,
     NumbersAndVectors,
+    BlockGraph,
   )
 }
 
 __all__ = [
+  'BLOCKS',
   'FIRST_ORDER',
+  'GROUPS',
   'KINDS',
   'MAIN',
   'NORMS',
@@ -62,6 +66,8 @@ __all__ = [
   'VALUES',
   'AttentionalPooling',
   'Bilinear',
+  'Block',
+  'BlockGraph',
   'Compressed',
   'Cross',
   'FactorizationMachine',

@@ -2,6 +2,7 @@
 
 from jax_autorec.nn import (
   attention,
+  block_graph,
   blocks,
   crosses,
   embeddings,
@@ -18,6 +19,7 @@ from jax_autorec.nn import (
 
 __all__ = [
   'attention',
+  'block_graph',
   'blocks',
   'crosses',
   'embeddings',

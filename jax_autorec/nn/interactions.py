@@ -7,7 +7,14 @@ import flax.linen as nn
 from jax_autorec import architecture as arch_lib
 from jax_autorec import interactions as plans
 from jax_autorec.fields import FieldPlan
-from jax_autorec.nn import attention, crosses, pairs, products, towers
+from jax_autorec.nn import (
+  attention,
+  block_graph,
+  crosses,
+  pairs,
+  products,
+  towers,
+)
 from jax_autorec.types import Array
 
 # (views, mask [B], train=bool) -> [B] to the logit, [B, K] elsewhere.
@@ -41,6 +48,21 @@ def _named(module):
   return lambda plan, *options: module(plan, *options, name=plan.name)
 
 
+def _blocks(plan, fields, axis_name):
+  del axis_name  # No block has statistics of a batch.
+  dim = max(field.dim for field in fields)
+  module = block_graph.BlockGraph(
+    plan.blocks, plan.ends(fields), dim, name=plan.name
+  )
+  groups = {view.kind: view.name for view in plan.views(fields)}
+
+  def run(views, mask, *, train):
+    del mask, train
+    return module({kind: views[name] for kind, name in groups.items()})
+
+  return run
+
+
 # Kind of a plan -> what makes its module, or else its output, of the plan, the
 # fields of the architecture and the replica axis.
 MODULES: dict[str, Callable[..., Run]] = {
@@ -58,6 +80,7 @@ MODULES: dict[str, Callable[..., Run]] = {
   'mask_blocks': _named(towers.MaskBlocks),
   'two_towers': _named(towers.TwoTowers),
   'numbers_and_vectors': _named(towers.NumbersAndVectors),
+  'blocks': _blocks,
 }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import json
+import math
 import os
 import pathlib
 from typing import Any
@@ -11,7 +12,7 @@ from absl import logging
 from jax_autorec import errors, files
 from jax_autorec import fields as fields_lib
 from jax_autorec.architecture import SIZE_NAMES, SIZE_NOTE, Architecture
-from jax_autorec.report import plots
+from jax_autorec.report import graphs, plots
 
 _NOISE = 0.001  # AUC; what a single seed can gain by luck on small sets.
 _RESULTS = ('retrain', 'stream')  # Stages.
@@ -131,7 +132,7 @@ def render(
     blocks=_blocks(plan),
     sizes=_sizes(report),
     interactions=_interactions(architecture),
-    head=_head(architecture.get('head', {})),
+    head=_head(architecture),
     facts=_facts(report),
     config=json.dumps(config, indent=1),
   )
@@ -355,6 +356,7 @@ def _summary(report) -> list[str]:
 def _pictures(report, metrics, architecture, plan):
   """(title, [(name, svg, caption)]) of every section that values allow."""
   yield 'Beside the controls', list(_level_pictures(report))
+  yield 'Graph of the blocks', list(_graphs(plan))
   for entity, octaves in report.get('frequency', {}).items():
     yield f'{entity}: by frequency', list(_frequency(report, octaves))
   yield from _gate_sections(report, metrics, architecture)
@@ -454,8 +456,11 @@ def _width_pictures(metrics):
 
 def _trial_pictures(report):
   """Size and validation AUC of what a search by scores has trained."""
-  trials = report.get('search', {}).get('trials', [])
+  trials = [t for t in _all_trials(report) if t['valid']]
   if len(trials) < 2:
+    return
+  if _by_loss(report):
+    yield from _loss_pictures(trials)
     return
   best = max(trials, key=lambda trial: trial['valid']['auc'])
   points = [
@@ -481,6 +486,32 @@ def _trial_pictures(report):
   )
 
 
+def _all_trials(report):
+  return report.get('search', {}).get('trials', [])
+
+
+def _by_loss(report) -> bool:
+  """Whether a search kept what has the lowest log loss."""
+  return report.get('search', {}).get('metric') == 'logloss'
+
+
+def _loss_pictures(trials):
+  """Losses as they came, and beside what a prediction costs."""
+  losses = [trial['valid']['logloss'] for trial in trials]
+  spreads = [trial['valid']['logloss_error'] for trial in trials]
+  best = trials[losses.index(min(losses))]
+  limit = min(losses) + best['valid']['logloss_error']
+  near = sum(loss <= limit for loss in losses)
+  label = 'validation logloss'
+  numbers = [trial['trial'] for trial in trials]
+  yield (
+    'In order',
+    plots.scores_by_trial(numbers, losses, spreads, label),
+    f'{near} of {len(trials)} are within a standard error of the best. That is '
+    'of one loss; of a difference on the same rows it is less.',
+  )
+
+
 def _size_pictures(metrics):
   lines = [line for line in metrics if 'expected_entries' in line]
   if lines:
@@ -493,21 +524,31 @@ def _size_pictures(metrics):
 
 def _trials(report) -> tuple[list[str], list[list[str]]]:
   """Headings and rows of a search by scores, the best first."""
-  trials = report.get('search', {}).get('trials', [])
+  trials = _all_trials(report)
   known = ('trial', 'valid', 'embedding_params', 'ep_total', 'seconds')
+  known += ('flops', 'diverged')
   about = [key for key in (trials[0] if trials else ()) if key not in known]
+  has_flops = any('flops' in trial for trial in trials)
   headings = ['trial', *about, 'valid AUC', 'valid logloss']
+  headings += ['standard error'] if _by_loss(report) else []
+  headings += ['operations of a prediction'] if has_flops else []
   headings += [SIZE_NAMES['embedding_params'], 'seconds']
+  if _by_loss(report):
+    order = lambda trial: trial['valid'].get('logloss', math.inf)
+  else:
+    order = lambda trial: -trial['valid'].get('auc', 0.0)
   rows = [
     [
       _number(trial['trial']),
       *(str(trial[key]) for key in about),
-      _number(trial['valid']['auc']),
-      _number(trial['valid']['logloss']),
+      _number(trial['valid'].get('auc')) or 'diverged',
+      _number(trial['valid'].get('logloss')),
+      *([_number(trial['valid'].get('logloss_error'))] * _by_loss(report)),
+      *([_number(trial.get('flops'), 0)] * has_flops),
       _number(trial['embedding_params']),
       _number(trial['seconds'], 1),
     ]
-    for trial in sorted(trials, key=lambda trial: -trial['valid']['auc'])
+    for trial in sorted(trials, key=order)
   ]
   return headings, rows
 
@@ -586,6 +627,9 @@ def _gate_sections(report, metrics, architecture):
 def _curves(report, metrics):
   for metric, label in (('valid_auc', 'AUC'), ('valid_logloss', 'logloss')):
     series = plots.series_by_stage(metrics, metric)
+    trials = [s for s in series if s == 'start' or s.startswith('trial ')]
+    if len(trials) > _MOST_LINES:
+      series = {s: points for s, points in series.items() if s not in trials}
     shown = {}
     # The result first: it is the one that stands out.
     for stage in sorted(
@@ -616,10 +660,25 @@ def _frequency(report, octaves):
   yield 'accuracy', plots.by_frequency(first, accuracies, 'accuracy'), note
 
 
+def _graphs(plan: Architecture | None):
+  for own in plan.interactions if plan else ():
+    if own.kind == 'blocks':
+      note = 'What no block reads goes to the output; colours are of origins.'
+      yield own.name, graphs.block_graph(plan, own.name), note
+
+
 def _interactions(architecture):
   """(name, kind of terms or options, terms as text) of interactions."""
   result = []
   for plan in architecture.get('interactions', []):
+    if 'blocks' in plan:
+      terms = [
+        f'{number}: {block["type"]} {block["width"] or ""} of '
+        + ', '.join(map(str, block['inputs']))
+        for number, block in enumerate(plan['blocks'])
+      ]
+      result.append((plan['name'], 'blocks', terms))
+      continue
     terms = [' x '.join(term) for term in plan.get('terms', [])]
     if terms:
       gated = 'normalised and gated' if plan.get('normalize') else 'plain'
@@ -638,8 +697,12 @@ def _interactions(architecture):
   return result
 
 
-def _head(head: Mapping[str, Any]) -> str:
+def _head(architecture: Mapping[str, Any]) -> str:
+  head = architecture.get('head', {})
   parts = ['first-order term'] if head.get('first_order') else []
+  sent = [plan.get('to') for plan in architecture.get('interactions', [])]
+  if 'output' in sent and not head.get('hidden'):
+    parts.append('a linear output layer')
   if head.get('hidden'):
     widths = ' - '.join(str(width) for width in head['hidden'])
     parts.append(

@@ -17,13 +17,13 @@ BLUE, ORANGE, GREEN, GREY, RED = (
   '#9A9A9A',
   '#D55E00',
 )
-_CYCLE = (BLUE, ORANGE, GREEN, RED, '#CC79A7', '#56B4E9', '#000000')
+CYCLE = (BLUE, ORANGE, GREEN, RED, '#CC79A7', '#56B4E9', '#000000')
 _MANY = 100  # Lines above this number are drawn as pixels.
 _LONGEST = 28  # Characters of a name that fit beside a picture.
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def styled() -> Iterator[None]:
   """How all pictures are drawn.
 
   Names of fields are a person's: no mathematics in them, and letters that
@@ -52,14 +52,16 @@ def _style() -> Iterator[None]:
     yield
 
 
-def _figure(width: float, height: float):
+def new_figure(width: float, height: float):
+  """A figure of so many inches, and its axes."""
   from matplotlib.figure import Figure  # Without pyplot: no global state.
 
   figure = Figure(figsize=(width, height), layout='constrained')
   return figure, figure.add_subplot()
 
 
-def _svg(figure) -> str:
+def as_svg(figure) -> str:
+  """The picture, to be put into a page."""
   out = io.StringIO()
   figure.savefig(out, format='svg', dpi=200)
   text = out.getvalue()
@@ -69,7 +71,7 @@ def _svg(figure) -> str:
   )
 
 
-def _short(name: str, longest: int = _LONGEST) -> str:
+def short(name: str, longest: int = _LONGEST) -> str:
   """A name at the length that fits; its ends tell more than its middle."""
   if len(name) <= longest:
     return name
@@ -92,8 +94,8 @@ def gates_over_time(
   marked = planted or [value != 0 for value in gates[-1]]
   labels = ('planted', 'not planted') if planted else ('kept', 'pruned')
   raster = len(marked) > _MANY
-  with _style():
-    figure, axes = _figure(5.2, 3.6)
+  with styled():
+    figure, axes = new_figure(5.2, 3.6)
     for wanted, colour, label, order in (
       (True, BLUE, labels[0], 3),
       (False, ORANGE if planted else GREY, labels[1], 2),
@@ -114,7 +116,7 @@ def gates_over_time(
     axes.set_xlabel('search step')
     axes.set_ylabel('gate')
     axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=2)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def lines(
@@ -128,15 +130,15 @@ def lines(
     label: what they are.
   """
   raster = len(values[0]) > _MANY
-  with _style():
-    figure, axes = _figure(5.2, 3.6)
+  with styled():
+    figure, axes = new_figure(5.2, 3.6)
     for line in zip(*values):
       axes.plot(
         steps, line, color=BLUE, linewidth=0.9, alpha=0.6, rasterized=raster
       )
     axes.set_xlabel('search step')
     axes.set_ylabel(label)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def pair_map(
@@ -163,13 +165,13 @@ def pair_map(
     else:
       pruned.append((place[left], place[right]))
   many = len(fields) > 20
-  names = [_short(name) for name in fields]
+  names = [short(name) for name in fields]
   # Room for the names beside the map; cells shrink where there are many.
   margin = 0.5 + 0.065 * max(map(len, names))
   side = len(fields) * (0.19 if many else 0.3)
   size = 6.5 if many else 8
-  with _style():
-    figure, axes = _figure(side + margin + 1.1, side + margin)
+  with styled():
+    figure, axes = new_figure(side + margin + 1.1, side + margin)
     axes.grid(False)
     axes.spines[:].set_visible(False)
     image = axes.imshow(grid, cmap='viridis_r', vmin=0)
@@ -188,7 +190,7 @@ def pair_map(
     bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30)
     bar.set_label('|gate|; grey: pruned')
     bar.outline.set_visible(False)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def candidate_map(
@@ -203,11 +205,11 @@ def candidate_map(
     candidates: N widths.
     weights: [F][N], each row of sum 1; the heaviest is marked.
   """
-  names = [_short(name) for name in fields]
+  names = [short(name) for name in fields]
   margin = 0.5 + 0.065 * max(map(len, names))
   many = len(fields) > 30
-  with _style():
-    figure, axes = _figure(
+  with styled():
+    figure, axes = new_figure(
       0.55 * len(candidates) + margin + 1.1,
       0.8 + (0.16 if many else 0.24) * len(fields),
     )
@@ -225,7 +227,7 @@ def candidate_map(
     bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30)
     bar.set_label('weight at the end of the search')
     bar.outline.set_visible(False)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def curves(
@@ -236,15 +238,15 @@ def curves(
   """Learning curves: name -> (epochs, values); the first stands out."""
   from matplotlib import ticker
 
-  with _style():
-    figure, axes = _figure(5.2, 3.6)
-    for (name, (x, y)), colour in zip(series.items(), _CYCLE * len(series)):
+  with styled():
+    figure, axes = new_figure(5.2, 3.6)
+    for (name, (x, y)), colour in zip(series.items(), CYCLE * len(series)):
       first = name == next(iter(series))
       axes.plot(
         x,
         y,
         color=colour,
-        label=_short(name),
+        label=short(name),
         marker='.',
         linewidth=2.2 if first else 1.2,
         zorder=3 if first else 2,
@@ -253,7 +255,7 @@ def curves(
     axes.set_ylabel(label)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def by_frequency(
@@ -267,15 +269,15 @@ def by_frequency(
     label: of the values.
   """
   places = [value or 0.5 for value in first]
-  with _style():
-    figure, axes = _figure(5.2, 3.6)
-    for (name, values), colour in zip(series.items(), _CYCLE * len(series)):
+  with styled():
+    figure, axes = new_figure(5.2, 3.6)
+    for (name, values), colour in zip(series.items(), CYCLE * len(series)):
       leads = name == next(iter(series))
       axes.plot(
         places,
         values,
         color=colour,
-        label=_short(name),
+        label=short(name),
         marker='o' if leads else '.',
         linewidth=2.2 if leads else 1.2,
         zorder=3 if leads else 2,
@@ -287,7 +289,7 @@ def by_frequency(
     axes.set_ylabel(label)
     if len(series) > 1:
       axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def bars(
@@ -308,17 +310,17 @@ def bars(
   """
   order = sorted(range(len(names)), key=lambda i: numbers[i])[-most:]
   colours = [BLUE if not marked or marked[i] else ORANGE for i in order]
-  with _style():
-    figure, axes = _figure(5.2, 0.7 + 0.19 * len(order))
+  with styled():
+    figure, axes = new_figure(5.2, 0.7 + 0.19 * len(order))
     axes.grid(axis='x')
     axes.grid(False, axis='y')
     # By place, not by name: two shortened names can be alike.
     axes.barh(range(len(order)), [numbers[i] for i in order], color=colours)
-    axes.set_yticks(range(len(order)), [_short(names[i], 48) for i in order])
+    axes.set_yticks(range(len(order)), [short(names[i], 48) for i in order])
     axes.set_xlabel(label)
     axes.tick_params(axis='y', labelsize=8, length=0)
     axes.margins(y=0.02)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def levels(
@@ -328,8 +330,8 @@ def levels(
   best: float | None,
 ) -> str:
   """One dot per model, the first one marked; `best` is what can be reached."""
-  with _style():
-    figure, axes = _figure(5.2, 0.8 + 0.28 * len(names))
+  with styled():
+    figure, axes = new_figure(5.2, 0.8 + 0.28 * len(names))
     axes.grid(axis='both')
     places = range(len(names))
     axes.scatter(
@@ -346,12 +348,53 @@ def levels(
         ha='center',
         fontsize=8,
       )
-    axes.set_yticks(places, [_short(name) for name in names])
+    axes.set_yticks(places, [short(name) for name in names])
     axes.invert_yaxis()
     axes.margins(y=0.15)
     axes.tick_params(axis='y', length=0)
     axes.set_xlabel(label)
-    return _svg(figure)
+    return as_svg(figure)
+
+
+def scores_by_trial(
+  trials: Sequence[int],
+  scores: Sequence[float],
+  spreads: Sequence[float],
+  label: str,
+) -> str:
+  """Scores of a search, that are to be low, in order; and the best so far.
+
+  Those far above most are left out of the range, not of the best.
+
+  Args:
+    trials: [T] numbers.
+    scores: [T].
+    spreads: [T], drawn to both sides.
+    label: what scores are.
+  """
+  best = [min(scores[: i + 1]) for i in range(len(scores))]
+  low, high = min(scores), sorted(scores)[int(0.9 * (len(scores) - 1))]
+  margin = max(0.1 * (high - low), 2 * min(spreads), 1e-6)
+  with styled():
+    figure, axes = new_figure(5.2, 3.6)
+    axes.errorbar(
+      trials,
+      scores,
+      yerr=spreads,
+      fmt='o',
+      markersize=3,
+      color=GREY,
+      elinewidth=0.7,
+      label='a trial, and its standard error',
+    )
+    axes.step(
+      trials, best, where='post', color=BLUE, linewidth=1.4, label='best so far'
+    )
+    axes.set_ylim(low - margin, high + margin)
+    axes.set_xlabel('trial')
+    axes.set_ylabel(label)
+    axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=2)
+    return as_svg(figure)
 
 
 def scores_by_size(
@@ -375,8 +418,8 @@ def scores_by_size(
   """
   from matplotlib import ticker
 
-  with _style():
-    figure, axes = _figure(7.6, 4.4)
+  with styled():
+    figure, axes = new_figure(7.6, 4.4)
     axes.grid(axis='both')
     axes.set_xscale('log')
     axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
@@ -415,7 +458,7 @@ def scores_by_size(
     axes.legend(loc='lower left', bbox_to_anchor=(0, 1), ncols=3)
     figure.draw_without_rendering()  # Settles where points are.
     _name_points(axes, points)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _thousands(number: float) -> str:
@@ -434,7 +477,7 @@ def _name_points(axes, points) -> None:
   taken = [(x - half, y - half, x + half, y + half) for x, y in places]
   frame = axes.get_window_extent()
   for point, (x, y) in zip(points, places):
-    name = _short(point['name'])
+    name = short(point['name'])
     width, height = 4.6 * len(name) * scale, 9 * scale
     # Around the point, near where there is room: (x, y) of the box's centre.
     sides = [

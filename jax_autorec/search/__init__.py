@@ -1,5 +1,6 @@
 """Search methods and what they are made of."""
 
+from jax_autorec.search.autoctr import autoctr
 from jax_autorec.search.autodim import autodim
 from jax_autorec.search.autoemb import autoemb, autoemb_stream
 from jax_autorec.search.autofis import autofis
@@ -20,6 +21,7 @@ __all__ = [
   'Population',
   'Schedule',
   'Selector',
+  'autoctr',
   'autodim',
   'autoemb',
   'autoemb_stream',

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import optax
@@ -172,13 +173,20 @@ class Scored(NamedTuple):
 
   Attributes:
     architecture: what was trained.
-    valid: metrics on the validation split.
+    valid: metrics on the validation split; none if the training diverged.
     seconds: that its training took.
+    flops: of the prediction of one row, where `Population.complexity` asks.
   """
 
   architecture: arch_lib.Architecture
   valid: dict[str, float]
   seconds: float = 0.0
+  flops: float = 0.0
+
+  @property
+  def loss(self) -> float:
+    """The log loss on the validation split; infinite if it diverged."""
+    return self.valid.get('logloss', math.inf)
 
 
 class Population(NamedTuple):
@@ -189,12 +197,25 @@ class Population(NamedTuple):
       from its argument alone, so that a search can be resumed.
     derive: scored -> the architecture that is settled on.
     about: number of a proposal, from 0 -> JSON values that tell it from the
-      others in records.
+      others in records; of those that were asked for.
+    total: of proposals at most, for the time that is left; 0 if unknown.
+    metric: of the validation split, that trainings are stopped and their
+      weights chosen by: 'auc' or 'logloss'.
+    start: an architecture that is trained first; proposals start from its
+      tables, where they have some of the same name and shape.
+    complexity: whether to count the operations of every proposal.
+    bears_divergence: whether a proposal that diverges is scored as such,
+      without metrics. It ends the search otherwise.
   """
 
   ask: Callable[[list[Scored]], arch_lib.Architecture | None]
   derive: Callable[[list[Scored]], arch_lib.Architecture]
   about: Callable[[int], dict[str, Any]] = lambda number: {}
+  total: int = 0
+  metric: str = 'auc'
+  start: arch_lib.Architecture | None = None
+  complexity: bool = False
+  bears_divergence: bool = False
 
 
 def best(scored: list[Scored]) -> arch_lib.Architecture:
@@ -220,4 +241,5 @@ def each(
     done = len(scored)
     return distinct[done][1] if done < len(distinct) else None
 
-  return Population(ask, best, lambda number: distinct[number][0])
+  about = lambda number: distinct[number][0]
+  return Population(ask, best, about, len(distinct))

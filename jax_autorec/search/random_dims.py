@@ -71,7 +71,7 @@ def random_dims(
     drawn = [open_space.choice.dims[place] for place in places]
     return field_spaces.with_dims(open_space, drawn)
 
-  return base.Population(ask, base.best)
+  return base.Population(ask, base.best, total=trials)
 
 
 def _within(parts, places, budget, rng):

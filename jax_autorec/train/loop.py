@@ -64,12 +64,14 @@ class Stopping:
     plateau_factor: in (0, 1]; 1 keeps the rate.
     min_delta: least improvement of the score.
     min_scale: least share of the first learning rate.
+    metric: what is to be best: 'auc', or 'logloss', which is to be low.
   """
 
   patience: int = 2
   plateau_factor: float = 0.1
   min_delta: float = 1e-6
   min_scale: float = 1e-3
+  metric: str = 'auc'
 
 
 @dataclasses.dataclass
@@ -78,7 +80,7 @@ class Position:
 
   Attributes:
     step: steps done.
-    best: best score so far, or None.
+    best: best score so far (minus the logloss, where that counts), or None.
     best_step: the step it was reached at.
     best_metrics: the metrics of that evaluation.
     waited: evaluations since.
@@ -148,7 +150,8 @@ def fit(
     batch_size: rows per step, for the rates shown.
     schedule: lengths.
     stopping: rule for evaluations; None where none is better than another.
-    evaluate: state -> metrics of the validation split; 'auc' is the score.
+    evaluate: state -> metrics of the validation split; `stopping` says which
+      is the score.
     checkpoints: `Checkpoints` or `InMemory`.
     records: where metrics go.
     observe: state -> further values to record, at each evaluation and some
@@ -293,7 +296,9 @@ def _judge(
 ) -> bool:
   """Takes one evaluation into the position; True if it is the best."""
   score = found['auc']
-  if math.isnan(score):
+  if stopping.metric == 'logloss':
+    score = -found['logloss']
+  if math.isnan(found['auc']):
     raise errors.DataError(
       'The AUC of the validation split is undefined: its rows are all of one '
       'class. Use a larger split or another seed.'

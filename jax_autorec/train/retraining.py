@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import numpy as np
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
@@ -25,6 +26,7 @@ def retrain(
   seed: int = 0,
   workdir: stages.Workdir = None,
   stage: str = 'retrain',
+  metric: str = 'auc',
 ) -> models_lib.Model:
   """Trains a closed architecture from scratch; keeps the best weights.
 
@@ -37,9 +39,14 @@ def retrain(
     seed: of initialisation, dropout and the order of rows.
     workdir: where checkpoints and records go; None keeps all in memory.
     stage: names them.
+    metric: of the validation split, that the training is stopped and its
+      weights are chosen by: 'auc' or 'logloss'.
 
   Returns:
     The model with the weights of its best evaluation.
+
+  Raises:
+    TrainingError: where it diverges.
   """
   if architecture.is_open:
     raise errors.ConfigError(
@@ -72,14 +79,22 @@ def retrain(
       settings.batch_size,
       compiled=compiled,
     )
+    if not np.isfinite(logits).all():
+      raise errors.TrainingError(
+        f'{stage}: predictions of the validation split are not finite, though '
+        'all losses were. Lower the learning rate.'
+      )
     return models_lib.measure(data.valid, logits)
 
   def observe(state):
     stats = state.batch_stats[model_lib.EMBEDDINGS]
     return {'code_entropy': embeddings.usage_entropy(architecture, stats)}
 
+  stopping = dataclasses.replace(settings.stopping, metric=metric)
+  # Where it is the usual one, checkpoints of before have it as well.
+  judged = {} if metric == 'auc' else {'metric': metric}
   checkpoints = stages.open_checkpoints(
-    workdir, stage, architecture, data, settings, seed
+    workdir, stage, architecture, data, settings, seed, **judged
   )
   records = records_lib.Records(workdir)
   try:
@@ -90,7 +105,7 @@ def retrain(
       feed=source.chunk,
       batch_size=settings.batch_size,
       schedule=stages.schedule(settings, source),
-      stopping=settings.stopping,
+      stopping=stopping,
       evaluate=evaluate_valid,
       checkpoints=checkpoints,
       records=records,

@@ -83,6 +83,26 @@ def initial_tables(
   return embeddings.init_tables(architecture, table_key, table_std)
 
 
+def init_dense(
+  model: model_lib.CTRModel,
+  batch: Batch,
+  key: Array,
+  constants: dict[str, Array],
+) -> dict[str, PyTree]:
+  """Every collection of a fresh model, without its tables."""
+  architecture = model.architecture
+  flat_ids = embeddings.flatten_ids(architecture, batch, constants)
+  rows = {
+    table.name: jnp.zeros(
+      flat_ids[table.space].shape + (table.dim,), jnp.float32
+    )
+    for table in architecture.tables
+  }
+  # Initialisation runs outside any replica axis.
+  single = model.clone(axis_name=None)
+  return single.init(key, batch, rows=rows, train=False)
+
+
 def init_variables(
   model: model_lib.CTRModel, batch: Batch, key: Array, table_std: float
 ) -> tuple[dict[str, Array], dict[str, PyTree]]:
@@ -96,16 +116,7 @@ def init_variables(
   tables = embeddings.init_tables(architecture, table_key, table_std)
 
   def init(key, batch, constants):
-    flat_ids = embeddings.flatten_ids(architecture, batch, constants)
-    rows = {
-      table.name: jnp.zeros(
-        flat_ids[table.space].shape + (table.dim,), jnp.float32
-      )
-      for table in architecture.tables
-    }
-    # Initialisation runs outside any replica axis.
-    single = model.clone(axis_name=None)
-    return single.init(key, batch, rows=rows, train=False)
+    return init_dense(model, batch, key, constants)
 
   constants = model_lib.constants(architecture)
   variables = dict(jax.jit(init)(dense_key, batch, constants))

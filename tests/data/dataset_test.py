@@ -29,6 +29,22 @@ class DatasetTest(absltest.TestCase):
     self.assertEqual(data.test.num_rows, 50)
     self.assertEqual(data.counts['read'], 1000)
 
+  def test_samples_are_even_and_in_order(self):
+    split = _split(1000)
+    some = split.sample(100, seed=1)
+    self.assertEqual(some.num_rows, 100)
+    self.assertTrue((np.diff(some.times) > 0).all())
+    # A mean of 499.5, +- 29 * 0.95.
+    self.assertBetween(some.times.mean(), 400, 600)
+    np.testing.assert_array_equal(split.sample(100, 1).times, some.times)
+    self.assertTrue((split.sample(100, 2).times != some.times).any())
+    for rows in (0, 1000, 2000):
+      self.assertIs(split.sample(rows, 1), split)
+    data = planted.generate(num_rows=1000)
+    part = data.sample(100, 50, seed=1)
+    self.assertEqual((part.train.num_rows, part.valid.num_rows), (100, 50))
+    self.assertIs(part.test, data.test)
+
 
 if __name__ == '__main__':
   absltest.main()

@@ -2,9 +2,11 @@
 
 from absl.testing import absltest, parameterized
 
-from experiments import methods, stages
+from experiments import cells, methods, stages
 from experiments import settings as settings_lib
 from experiments.configs import (
+  autoctr,
+  autoctr_table,
   autodim,
   autoemb,
   autosrh,
@@ -89,6 +91,9 @@ class OptionsTest(parameterized.TestCase):
     (autosrh, 'warmup', 1.0),
     (autosrh, 'warmup', 2.0),
     (ras, 'seconds', 0.0),
+    (autoctr, 'trials', 0),
+    (autoctr, 'strategy', 'greedy'),
+    (autoctr, 'hash_size', -1),
   )
   def test_values_out_of_range(self, module, name, value):
     config = module.get_config('planted')
@@ -109,6 +114,53 @@ class OptionsTest(parameterized.TestCase):
     task = _task(config)
     self.assertEqual(method_base.period(task, 0), 7)
     self.assertEqual(method_base.rate(task, 100), 0.5)
+
+
+class AutoCtrTest(absltest.TestCase):
+  def test_proposals_are_scored_on_a_part_of_the_rows(self):
+    config = autoctr.get_config('planted')
+    config.search.update({'train_rows': 100, 'valid_rows': 50, 'trials': 3})
+    config.search.weights.complexity = 2.0
+    task, method = _task(config), methods.METHODS['autoctr']
+    part = method.sample(task)
+    self.assertEqual((part.train.num_rows, part.valid.num_rows), (100, 50))
+    self.assertEqual(part.test.num_rows, task.data.test.num_rows)
+    proposals = _asked(method.population(task))
+    self.assertLen(proposals, 3)
+    self.assertEqual(proposals[0].fields, method.space(task).fields)
+    config.search.valid_rows = -1
+    with self.assertRaisesRegex(errors.ConfigError, 'valid_rows is -1'):
+      method.sample(_task(config))
+
+  def test_a_model_without_vectors(self):
+    config = autoctr.get_config('planted')
+    config.model = 'lr'
+    with self.assertRaisesRegex(errors.ConfigError, 'Blocks need vectors'):
+      methods.METHODS['autoctr'].population(_task(config))
+
+  def test_tables_start_wide_enough_for_products_of_products(self):
+    values = settings_lib.resolve(autoctr.get_config('diabetes130'))
+    self.assertEqual(values['train']['table_std'], 0.01)
+    self.assertEqual(values['search']['train']['table_std'], 0.01)
+    # The plain model keeps its own.
+    self.assertEqual(values['control_train']['base']['table_std'], 1e-4)
+
+  def test_decay_is_not_that_of_a_model_with_dropout(self):
+    values = settings_lib.resolve(autoctr.get_config('frappe'))
+    self.assertEqual(values['control_train']['base']['embedding_l2'], 0.01)
+    for train in (values['train'], values['search']['train']):
+      self.assertEqual(train['embedding_l2'], 1e-3)
+
+  def test_rows_of_the_table(self):
+    for argument in ('frappe', 'diabetes130', 'planted,tiny'):
+      rows = cells.rows(autoctr_table.get_config(argument).to_dict())
+      strategies = [
+        row.read().search.strategy for row in rows if 'autoctr' in row.config
+      ]
+      self.assertEqual(strategies, ['autoctr', 'regularized', 'random'])
+      self.assertEqual({row.model for row in rows}, {'all models'})
+    with self.assertRaisesRegex(errors.ConfigError, "No table 'frape'"):
+      autoctr_table.get_config('frape')
 
 
 class BudgetTest(parameterized.TestCase):

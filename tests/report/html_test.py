@@ -366,6 +366,53 @@ class HtmlTest(absltest.TestCase):
     self.assertEqual(cells[4:9], ['701', '1.2', '1', '0.15', '0.61000'])
     self.assertNotIn('Trials,', report.render(*_values(('a', 'b', 'c'))))
 
+  def test_trials_of_a_search_by_loss(self):
+    """The lowest loss comes first, a training that diverged last."""
+    result, metrics, architecture, config = _values(('a', 'b', 'c'))
+    trials = [
+      {
+        'trial': n + 1,
+        'blocks': '0 fm(vectors)',
+        'valid': valid,
+        'flops': 1234.4,
+        'embedding_params': 700,
+        'ep_total': 700,
+        'seconds': 1.25,
+      }
+      for n, valid in enumerate(
+        (
+          {},
+          _metrics(0.7, 0.5) | {'logloss_error': 0.01},
+          _metrics(0.6, 0.495) | {'logloss_error': 0.01},
+        )
+      )
+    ]
+    trials[0]['diverged'] = 'loss of step 3 is nan'
+    result['search'] = {'metric': 'logloss', 'trials': trials}
+    architecture['interactions'] = [
+      {
+        'kind': 'blocks',
+        'name': 'blocks',
+        'to': 'output',
+        'blocks': [{'type': 'fm', 'inputs': ['vectors'], 'width': 0}],
+      }
+    ]
+    architecture['head'] |= {'first_order': False, 'hidden': ()}
+    text = report.render(result, metrics, architecture, config)
+    cells = re.findall(r'<td>([^<]*)</td>', text.split('<h2>Trials')[1])
+    self.assertEqual(
+      cells[:6],
+      ['3', '0 fm(vectors)', '0.60000', '0.49500', '0.01000', '1,234'],
+    )
+    self.assertEqual(cells[16:20], ['1', '0 fm(vectors)', 'diverged', ''])
+    for words in (
+      'Graph of the blocks',
+      '2 of 2 are within a standard error of the best',
+      '0: fm  of vectors',
+      'a linear output layer',
+    ):
+      self.assertIn(words, text)
+
   def test_sizes_are_those_of_pieces(self):
     result, metrics, architecture, config = _values(('a', 'b'))
     architecture['fields'][0]['pieces'] = [

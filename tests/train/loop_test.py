@@ -180,6 +180,17 @@ class StoppingTest(parameterized.TestCase):
     self.assertEqual((position.step, position.waited), (30, 5))
     self.assertEqual(state.learning_rate_scale, 1)
 
+  def test_a_loss_is_to_be_low(self):
+    position = loop.Position()
+    stopping = loop.Stopping(patience=1, metric='logloss')
+    for step, (auc, loss) in enumerate(((0.6, 0.5), (0.5, 0.4), (0.7, 0.45))):
+      position.step = step
+      found = {'auc': auc, 'logloss': loss}
+      improved = loop._judge(position, found, stopping)
+      self.assertEqual(improved, step < 2)
+    self.assertEqual((position.best, position.best_step), (-0.4, 1))
+    self.assertTrue(position.stopped)
+
   def test_undefined_auc_is_an_error(self):
     with self.assertRaisesRegex(errors.DataError, 'one class'):
       _fit(None, scores=[float('nan')])
