@@ -23,6 +23,7 @@ import numpy as np
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, files
+from jax_autorec import interactions as interactions_lib
 from jax_autorec.data import batches as batches_lib
 from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.nn import model as model_lib
@@ -147,7 +148,11 @@ def run_search(
     workdir, 'search', space, data, settings, seed
   )
   records = records_lib.Records(workdir)
-  names = {plan.name: plan.terms for plan in space.interactions if plan.is_open}
+  names = {
+    plan.name: plan.terms
+    for plan in space.interactions
+    if interactions_lib.has_open_gates(plan)
+  }
   about = {'kind': 'gate_names', 'names': names}
   if space.choice is not None:
     about['field_names'] = [plan.name for plan in space.categorical]

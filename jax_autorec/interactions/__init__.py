@@ -27,6 +27,7 @@ from jax_autorec.interactions.pairs import (
 from jax_autorec.interactions.products import (
   FactorizationMachine,
   Products,
+  has_open_gates,
 )
 from jax_autorec.interactions.towers import (
   MaskBlocks,
@@ -82,5 +83,6 @@ __all__ = [
   'SelfAttention',
   'TwoTowers',
   'View',
+  'has_open_gates',
   'join',
 ]

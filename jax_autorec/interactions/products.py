@@ -84,3 +84,8 @@ class Products(base.Interaction):
 
   def check(self, plans):
     base.check_terms(f'products {self.name!r}', self.terms, plans)
+
+
+def has_open_gates(plan: base.Interaction) -> bool:
+  """Whether a plan is one of products whose gates a search decides on."""
+  return isinstance(plan, Products) and plan.is_open

@@ -48,7 +48,7 @@ def autofis(
     architecture = context.architecture
     kept_plans, num_gates = [], 0
     for plan in architecture.interactions:
-      if not plan.is_open:
+      if not interactions_lib.has_open_gates(plan):
         kept_plans.append(plan)
         continue
       gates = np.asarray(arch[plan.name]['gate'])

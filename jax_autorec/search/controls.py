@@ -7,6 +7,7 @@ import numpy as np
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import field_spaces
+from jax_autorec import interactions as interactions_lib
 from jax_autorec.search import patterns
 
 
@@ -196,7 +197,7 @@ def random_rows(
 def _close(space, choose):
   plans = []
   for plan in space.interactions:
-    if plan.is_open:
+    if interactions_lib.has_open_gates(plan):
       terms = choose(plan)
       if not terms:
         continue
