@@ -143,7 +143,11 @@ def run_search(
     workdir, 'search', space, data, settings, seed
   )
   records = records_lib.Records(workdir)
-  names = {plan.name: plan.terms for plan in space.interactions if plan.is_open}
+  names = {
+    plan.name: plan.terms
+    for plan in space.interactions
+    if plan.is_open and hasattr(plan, 'terms')
+  }
   about = {'kind': 'gate_names', 'names': names}
   if space.choice is not None:
     about['field_names'] = [plan.name for plan in space.categorical]

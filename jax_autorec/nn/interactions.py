@@ -7,7 +7,7 @@ import flax.linen as nn
 from jax_autorec import architecture as arch_lib
 from jax_autorec import interactions as plans
 from jax_autorec.fields import FieldPlan
-from jax_autorec.nn import products
+from jax_autorec.nn import groups, products
 from jax_autorec.types import Array
 
 # (views, mask [B], train=bool) -> [B] to the logit, [B, K] elsewhere.
@@ -36,9 +36,32 @@ def _products(plan, fields, axis_name):
   return lambda views, mask, *, train: run(views[view.name], mask, train=train)
 
 
+def _groups(plan, fields, axis_name):
+  names = plan.members(fields)
+  index = {name: place for place, name in enumerate(names)}
+  members = tuple(tuple(index[n] for n in group) for group in plan.groups)
+  module = groups.Groups(
+    order=plan.order,
+    num_fields=len(names),
+    members=members or plan.num_open,
+    form=plan.form,
+    compensation=plan.compensation,
+    normalize=plan.normalize,
+    axis_name=axis_name,
+    name=plan.name,
+  )
+  return lambda views, mask, *, train: module(
+    views[plan.name], mask, train=train
+  )
+
+
 # Kind of a plan -> what makes its module, or else its output, of the plan, the
 # fields of the architecture and the replica axis.
-MODULES: dict[str, Callable[..., Run]] = {'fm': _fm, 'products': _products}
+MODULES: dict[str, Callable[..., Run]] = {
+  'fm': _fm,
+  'products': _products,
+  'groups': _groups,
+}
 
 
 def build(
