@@ -14,8 +14,8 @@ widths are searched), MLP 400 x 3, batch 4096, ids 1 / rank distributed.
   plain           as row_sparse; the base of autofis_search
   autofis_search  the search step over all 741 pairs
   autofis_order_3 the same, and over all 9139 triples, with vectors of their own
-  autogroup       15, 130 and 180 groups of orders 1 to 3, memberships every 10
-                  steps; autogroup_plain: the same groups, all closed
+  autogroup_plain 15, 130 and 180 groups of orders 1 to 3, of half the fields
+  autogroup       the same groups, open; memberships every 10 steps
   fde_32          plain, d = 32; the base of the searches of widths
   autodim         five candidates, shared table, the logits every 10 steps
   autodim_first   the same in every step
@@ -256,7 +256,7 @@ _CASE_TABLE = {
   'plain': (lambda s: (_deepfm(s), None), 'mlp_only'),
   'autofis_search': (_autofis, 'plain'),
   'autofis_order_3': (functools.partial(_autofis, triples='open'), 'plain'),
-  'autogroup': (functools.partial(_autogroup, period=10), 'plain'),
+  'autogroup': (functools.partial(_autogroup, period=10), 'autogroup_plain'),
   'autogroup_plain': (functools.partial(_autogroup, is_open=False), 'plain'),
   'fde_32': (lambda s: (_deepfm(s, _DIMS[-1]), None), 'mlp_only'),
   'autodim': (functools.partial(_autodim, period=10), 'fde_32'),

@@ -38,8 +38,8 @@ def open_groups(
   counts = tuple(counts)
   if not counts or min(counts) < 0 or not any(counts):
     raise errors.ConfigError(
-      f'Numbers of groups are {counts}; expected one per order, at least one of '
-      'them more than 0.'
+      f'Numbers of groups are {counts}; expected one per order, none below 0 '
+      'and at least one above.'
     )
   if isinstance(copies, int):
     copies = (copies,) * len(counts)

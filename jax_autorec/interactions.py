@@ -249,9 +249,7 @@ class Groups(Interaction):
       return self.order
     return 2 if self.compensation == 1 else 1
 
-  def with_groups(
-    self, groups: Sequence[Sequence[str]]
-  ) -> 'Groups | None':
+  def with_groups(self, groups: Sequence[Sequence[str]]) -> 'Groups | None':
     """Closed, without the groups that are too small; None without any."""
     groups = tuple(tuple(g) for g in groups if len(g) >= self.least)
     if not groups:

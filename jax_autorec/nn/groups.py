@@ -65,7 +65,10 @@ def elementary(vectors: Array, weights: Array, order: int) -> Array:
 
 def _sums(vectors: Array, weights: Array) -> Array:
   """Weighted sums of fields: [B, F, D], [F, N] -> [B, D, N]."""
-  return jnp.einsum('bfd,fn->bdn', vectors, weights)
+  batch_size, num_fields, dim = vectors.shape
+  # As one plain matrix product: on CPU the einsum takes nearly twice as long.
+  rows = vectors.swapaxes(1, 2).reshape(batch_size * dim, num_fields)
+  return (rows @ weights).reshape(batch_size, dim, weights.shape[1])
 
 
 class Groups(nn.Module):
@@ -120,7 +123,10 @@ class Groups(nn.Module):
       member = self.variable('arch', 'member', jnp.ones, shape, jnp.float32)
       return weights * member.value
     groups = [group for group, own in enumerate(self.members) for _ in own]
-    places = np.array([i for own in self.members for i in own]), np.array(groups)
+    places = (
+      np.array([i for own in self.members for i in own]),
+      np.array(groups),
+    )
     # Those of members alone are trained, and start as in the whole matrix.
     weights = self.param(
       'weights', lambda key: init(key, shape, jnp.float32)[places]

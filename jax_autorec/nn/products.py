@@ -332,6 +332,7 @@ class Products(nn.Module):
       # alike, and its entries are.
       spread = functools.partial(_spread, tier)
 
+      @jax.checkpoint
       def run(lead, weights, mean, var, others=others, size=size):
         gram = _scaled_gram(others, lead)
         count = jnp.float32(0)
@@ -342,7 +343,7 @@ class Products(nn.Module):
         scale = weights * jax.lax.rsqrt(var + norm.epsilon)
         return gram @ scale - mean @ scale, mean, var, count
 
-      def step(total, inputs, run=jax.checkpoint(run)):
+      def step(total, inputs, run=run):
         value, *seen = run(*inputs)
         return total + value, seen
 

@@ -41,6 +41,8 @@ _CONTROLS = {
   'random rows': 'rows and widths drawn at random, of the size found',
   'random subset': 'as many products of each order, drawn at random',
   'random widths': 'widths drawn at random, of the size found',
+  'one group': 'per order one group of all fields, nothing selected',
+  'random groups': 'as many groups of the sizes found, drawn at random',
   'one width': 'one width for all fields, at least of the size found',
   'hashed rows': 'ids that are equal modulo the rows share, at the size found',
 }
@@ -620,6 +622,11 @@ def _interactions(architecture):
   """(name, kind of terms, terms as text) of explicit interactions."""
   result = []
   for plan in architecture.get('interactions', []):
+    if 'groups' in plan:
+      kind = f'groups of fields of order {plan["order"]}, {plan["form"]}'
+      members = [', '.join(group) for group in plan['groups']]
+      result.append((plan['name'], kind, members))
+      continue
     terms = [' x '.join(term) for term in plan.get('terms', [])]
     gated = 'normalised and gated' if plan.get('normalize') else 'plain'
     result.append((plan.get('name', ''), f'products, {gated}', terms))

@@ -14,8 +14,9 @@ from jax_autorec.search import patterns
 def keep_all(space: arch_lib.Architecture) -> arch_lib.Architecture:
   """Every open product kept, normalised and gated: no selection.
 
-  Of open groups one per order, of all fields. Much of a search's gain over the plain model is the normalisation and the
-  gates that its space brings along; this control has them too.
+  Much of a search's gain over the plain model is the normalisation and the
+  gates that its space brings along; this control has them too. Of open groups
+  one per order, of all fields.
   """
 
   def choose(plan):

@@ -237,10 +237,11 @@ def make_step(
     (state, (train batch, valid batch or None)) -> (state, metrics). The
     bi-level selectors that are due are updated on the validation batch (those
     that alternate on the train batch), at weights that stay as they are;
-    weights and single-level selectors together on the train batch. Both updates start from the same weights. Where no
-    bi-level selector is of second order theirs comes first, so the weights
-    follow the choices after it; else the weights' gradient, which the second
-    order needs as well, is taken once, at the choices before it.
+    weights and single-level selectors together on the train batch. Both
+    updates start from the same weights. Where no bi-level selector is of second
+    order theirs comes first, so the weights follow the choices after it; else
+    the weights' gradient, which the second order needs as well, is taken once,
+    at the choices before it.
   """
   axis_name = model.axis_name
   levels = {
