@@ -1,11 +1,17 @@
 """Interactions within groups of fields."""
 
+from collections.abc import Callable
+import functools
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jax_autorec.nn import blocks
 from jax_autorec.types import Array
+
+_PART = 2**20  # Entries [B, D, N] that are made at a time.
 
 
 def power_difference(
@@ -71,6 +77,29 @@ def _sums(vectors: Array, weights: Array) -> Array:
   return (rows @ weights).reshape(batch_size, dim, weights.shape[1])
 
 
+def by_rows(
+  form: Callable[[Array, Array], Array], vectors: Array, weights: Array
+) -> Array:
+  """A form of [B, F, D] and [F, N], so many rows at a time: [B, N].
+
+  The arrays [B, D, N] that it makes on the way stay within a cache, and the
+  backward pass makes them again: on CPU a third of the time.
+  """
+  batch_size, num_fields, dim = vectors.shape
+  parts = -(-batch_size * dim * weights.shape[1] // _PART)
+  rows = batch_size // parts
+  if rows in (0, batch_size):
+    return form(vectors, weights)
+  whole = rows * parts
+  run = jax.checkpoint(lambda part: form(part, weights))
+  out = jax.lax.map(
+    run, vectors[:whole].reshape(parts, rows, num_fields, dim)
+  ).reshape(whole, weights.shape[1])
+  if whole == batch_size:
+    return out
+  return jnp.concatenate([out, run(vectors[whole:])])
+
+
 class Groups(nn.Module):
   """Interactions of one order within groups (AutoGroup, SIGIR 2020).
 
@@ -110,8 +139,12 @@ class Groups(nn.Module):
     if self.order == 1:
       return _sums(vectors, weights).reshape(batch_size, -1)
     if self.form == 'elementary':
-      return elementary(vectors, weights, self.order)
-    return power_difference(vectors, weights, self.order, self.compensation)
+      form = functools.partial(elementary, order=self.order)
+    else:
+      form = functools.partial(
+        power_difference, order=self.order, compensation=self.compensation
+      )
+    return by_rows(form, vectors, weights)
 
   def _weights(self):
     """What each field weighs in each group: [F, N], zeros for no member."""

@@ -1,5 +1,7 @@
+import functools
 import itertools
 import math
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import jax
@@ -65,6 +67,26 @@ class FormsTest(parameterized.TestCase):
     np.testing.assert_allclose(pure[:, :2], 0, atol=1e-12)
     np.testing.assert_allclose(mixed[:, :2], 0, atol=1e-12)
     self.assertGreater(np.abs(partly[:, 1]).min(), 0)
+
+  @parameterized.parameters(7, 30, 36, 1000)
+  def test_some_rows_at_a_time_are_all_rows(self, entries):
+    """Parts of 1, 2 (and a rest) and all 7 rows; values and gradients."""
+    rng = np.random.default_rng(1)
+    vectors = jnp.asarray(rng.normal(size=(7, 5, 3)), jnp.float32)
+    weights = jnp.asarray(_inputs()[1], jnp.float32)
+
+    def run(apply):
+      loss = lambda x, w: jnp.square(apply(x, w)).sum()
+      return jax.value_and_grad(loss, (0, 1))(vectors, weights)
+
+    form = functools.partial(groups.elementary, order=2)
+    with mock.patch.object(groups, '_PART', entries):
+      got = run(functools.partial(groups.by_rows, form))
+    jax.tree.map(
+      functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4),
+      got,
+      run(form),
+    )
 
   def test_order_1_is_the_sum(self):
     vectors, weights = _inputs()
