@@ -43,8 +43,8 @@ def get_config(argument: str | None = None):
       'compensation': 1.0,
       'normalize': True,
       'selection': 'soft',
-      # 'both', 'arch'; left open, 'both' with soft selection, else 'arch'.
-      'noise': unset(str),
+      # 'both', or 'arch': in steps of the logits alone.
+      'noise': 'both',
       # 'alternate': on train batches.
       'split': 'valid',
       # 'order': as many members as the order, with hard selection.
