@@ -13,6 +13,9 @@ widths are searched), MLP 400 x 3, batch 4096, ids 1 / rank distributed.
                   weights and input, scanned alike: the floor
   plain           as row_sparse; the base of autofis_search
   autofis_search  the search step over all 741 pairs
+  autofis_order_3 the same, and over all 9139 triples, with vectors of their own
+  autogroup_plain 15, 130 and 180 groups of orders 1 to 3, of half the fields
+  autogroup       the same groups, open; memberships every 10 steps
   fde_32          plain, d = 32; the base of the searches of widths
   autodim         five candidates, shared table, the logits every 10 steps
   autodim_first   the same in every step
@@ -131,12 +134,31 @@ def _deepfm(schema, dim=_DIM, **options):
   )
 
 
-def _autofis(schema):
+def _autofis(schema, **options):
   from jax_autorec import search
   from jax_autorec.optim import grda, grda_c
 
   tx = grda(1.0, grda_c(2.0, 0.6, 1.0, 0.8, 10_000), 0.8)
-  return _deepfm(schema, pairs='open'), {'interactions': search.autofis(tx)}
+  space = _deepfm(schema, pairs='open', **options)
+  return space, {'interactions': search.autofis(tx)}
+
+
+def _autogroup(schema, is_open=True, **options):
+  import optax
+
+  from jax_autorec import group_spaces, search
+
+  space = group_spaces.open_groups(_deepfm(schema), (15, 130, 180))
+  if is_open:
+    selector = search.autogroup(optax.adam(1e-3), **options)
+    return space, {'interactions': selector}
+  # Half of the fields each.
+  names = [plan.name for plan in space.fields]
+  members = {
+    plan.name: [names[i % 2 :: 2] for i in range(plan.num_open)]
+    for plan in space.interactions
+  }
+  return group_spaces.with_groups(space, members), None
 
 
 def _autodim(schema, **options):
@@ -233,6 +255,9 @@ _CASE_TABLE = {
   'dense': (lambda s: (_deepfm(s), None), 'mlp_only'),
   'plain': (lambda s: (_deepfm(s), None), 'mlp_only'),
   'autofis_search': (_autofis, 'plain'),
+  'autofis_order_3': (functools.partial(_autofis, triples='open'), 'plain'),
+  'autogroup': (functools.partial(_autogroup, period=10), 'autogroup_plain'),
+  'autogroup_plain': (functools.partial(_autogroup, is_open=False), 'plain'),
   'fde_32': (lambda s: (_deepfm(s, _DIMS[-1]), None), 'mlp_only'),
   'autodim': (functools.partial(_autodim, period=10), 'fde_32'),
   'autodim_first': (functools.partial(_autodim, period=1), 'fde_32'),

@@ -28,6 +28,8 @@ CONTROLS = {
   'random_entries': 'random entries',
   'random_rows': 'random rows',
   'uniform': 'one width',
+  'one_group': 'one group',
+  'random_groups': 'random groups',
   'hash': 'hashed rows',
 }
 
@@ -40,6 +42,9 @@ def control_name(control: str) -> str:
 
 # Their supernet is the gated model, and what it wants is known.
 _GATED_METHODS = ('autofis', 'gates')
+
+# Their vectors or products are normalised.
+_NORMALIZED_METHODS = (*_GATED_METHODS, 'autogroup')
 
 # Where nothing else is known.
 _DEFAULT = {
@@ -345,7 +350,7 @@ def known(
   searches = values['search'] | protocol.pop('search', {})
   values.update(protocol, search=searches)
   values.update(by_model.get(plain, {}))
-  if is_gated:
+  if kind in _NORMALIZED_METHODS:
     values['table_std'] = max(values['table_std'], _GATED_STD)
   if kind == 'autoctr':
     values['table_std'] = max(values['table_std'], _BLOCKS_STD)

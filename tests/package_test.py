@@ -22,7 +22,7 @@ _LAYERS = (
   {'search'},
   {'train'},
   {'data', 'nn', 'optim', 'report'},
-  {'field_spaces', 'quantization', 'sizes', 'spaces'},
+  {'field_spaces', 'group_spaces', 'quantization', 'sizes', 'spaces'},
   {'architecture'},
   {'choices', 'interactions'},
   {'fields'},
@@ -152,7 +152,8 @@ print(jar.nn.blocks.MLP((4,)).norm, jar.train.loop.Stopping().patience)
   def test_plain_data_do_not_import_jax(self):
     _python(
       'from jax_autorec import architecture, choices, errors, fields, schema\n'
-      'from jax_autorec import field_spaces, interactions, quantization\n'
+      'from jax_autorec import field_spaces, group_spaces, interactions\n'
+      'from jax_autorec import quantization\n'
       'from jax_autorec import sizes, spaces',
       ('jax', 'flax'),
     )

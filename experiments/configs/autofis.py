@@ -6,7 +6,9 @@ threshold's final height to the gates' start, so that short runs prune (with
 the paper's c, twenty epochs of Frappe could not close any gate); choices are
 made on the train split and judged on the validation split, never on test.
 Controls, always: the plain base model, all pairs + BN + gates, and as many
-random pairs.
+random pairs. AutoFM and AutoDeepFM are the models 'fm' and 'deepfm', AutoIPNN
+is 'ipnn': there products feed the MLP. `search.keep=0.3` keeps the products of
+the largest gates, trained by Adam (AutoGate's variant in Vega).
 
   python -m experiments.run --config=experiments/configs/autofis.py:frappe \
     --data_dir=DIR --workdir=DIR
@@ -31,7 +33,12 @@ def get_config(argument: str | None = None):
       'ratio': 1.5 if config.tiny else config_dict.placeholder(float),
       'learning_rate': 1.0,
       'mu': 0.8,
+      # 2, or 3 for pairs and triples.
       'order': 2,
+      # Share of the products of each order that is kept by the size of gates
+      # that follow Adam, in place of GRDA, and Adam's rate.
+      'keep': config_dict.placeholder(float),
+      'keep_learning_rate': 1e-2,
       'keep_gates': False,
       # Of the weights, while searching; as in `train` where left open.
       'train': {

@@ -5,6 +5,7 @@ from experiments.methods import (
   autodim,
   autoemb,
   autofis,
+  autogroup,
   autosrh,
   dpq,
   esapn,
@@ -23,6 +24,7 @@ from experiments.methods.base import Method, Task, plain
 METHODS: dict[str, Method] = {
   'base': Method(plain),
   'autofis': autofis.METHOD,
+  'autogroup': autogroup.METHOD,
   'fde': fde.METHOD,
   'mde': mde.METHOD,
   'qr': qr.METHOD,

@@ -1,5 +1,7 @@
 """AutoFIS: which products deserve to stay."""
 
+import optax
+
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, optim, search
@@ -23,6 +25,11 @@ def _space(task: base.Task) -> arch_lib.Architecture:
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
+  keep = options['keep']
+  if keep is not None:
+    tx = optax.adam(base.positive(task, 'keep_learning_rate'))
+    selector = search.autofis(tx, keep=keep, keep_gates=options['keep_gates'])
+    return {'interactions': selector}
   rate, mu = options['learning_rate'], options['mu']
   c = optim.grda_c(
     options['ratio'], interactions_lib.Products.gate_init, rate, mu, task.steps

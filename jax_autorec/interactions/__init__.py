@@ -17,6 +17,7 @@ from jax_autorec.interactions.crosses import (
   Polynomial,
 )
 from jax_autorec.interactions.graphs import BLOCKS, GROUPS, Block, BlockGraph
+from jax_autorec.interactions.groups import Groups
 from jax_autorec.interactions.pairs import (
   AttentionalPooling,
   Bilinear,
@@ -53,6 +54,7 @@ KINDS: dict[str, type[Interaction]] = {
     TwoTowers,
     NumbersAndVectors,
     BlockGraph,
+    Groups,
   )
 }
 
@@ -75,6 +77,7 @@ __all__ = [
   'FieldAware',
   'FieldMatrixed',
   'FieldWeighted',
+  'Groups',
   'Interaction',
   'MaskBlocks',
   'NumbersAndVectors',

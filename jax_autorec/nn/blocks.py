@@ -61,25 +61,10 @@ class BatchNorm(nn.Module):
     """
     moments = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
     width = jax.eval_shape(select, moments).shape[0]
-    mean = self.variable(
-      'batch_stats', 'mean', jnp.zeros, (width,), jnp.float32
-    )
-    var = self.variable('batch_stats', 'var', jnp.ones, (width,), jnp.float32)
+    mean, var = self._running(width)
     if train:
-      live = mask.astype(x.dtype)
-      count = psum(live.sum(), self.axis_name)
-      divisor = jnp.maximum(count, 1)
-      # The two reductions below are the fastest pair on CPU: a matrix-vector
-      # product for the sum, a fused loop for the squares.
-      batch_mean = select(psum(live @ x, self.axis_name)) / divisor
-      squares = (x * x * live[:, None]).sum(0)
-      square = select(psum(squares, self.axis_name)) / divisor
-      batch_var = jnp.maximum(square - batch_mean * batch_mean, 0)
-      if not self.is_initializing():
-        # A batch of padding alone has no moments to learn from.
-        keep = jnp.where(count > 0, self.momentum, 1)
-        mean.value = keep * mean.value + (1 - keep) * batch_mean
-        var.value = keep * var.value + (1 - keep) * batch_var
+      batch_mean, batch_var, count = self.moments(x, mask, select)
+      self.learn(batch_mean, batch_var, count)
     else:
       batch_mean, batch_var = mean.value, var.value
     scale = lax.rsqrt(batch_var + self.epsilon)
@@ -89,6 +74,50 @@ class BatchNorm(nn.Module):
       beta = self.param('bias', nn.initializers.zeros, (width,), jnp.float32)
       scale, offset = scale * gamma, offset * gamma + beta
     return scale, offset
+
+  @nn.compact
+  def stored(self, width: int) -> tuple[Array, Array]:
+    """Running mean and variance, [width], for those who normalise in parts.
+
+    With `moments` and `learn`, in place of a call. Without `affine`.
+    """
+    mean, var = self._running(width)
+    return mean.value, var.value
+
+  def learn(self, mean: Array, var: Array, count: Array) -> None:
+    """Lets the running averages follow a batch of `count` live rows."""
+    if self.is_initializing():
+      return
+    # A batch of padding alone has no moments to learn from.
+    keep = jnp.where(count > 0, self.momentum, 1)
+    for name, value in (('mean', mean), ('var', var)):
+      old = self.get_variable('batch_stats', name)
+      new = keep * old + (1 - keep) * value
+      self.put_variable('batch_stats', name, new)
+
+  def _running(self, width):
+    mean = self.variable(
+      'batch_stats', 'mean', jnp.zeros, (width,), jnp.float32
+    )
+    var = self.variable('batch_stats', 'var', jnp.ones, (width,), jnp.float32)
+    return mean, var
+
+  def moments(
+    self,
+    x: Array,
+    mask: Array,
+    select: Callable[[Array], Array] = lambda moments: moments,
+  ) -> tuple[Array, Array, Array]:
+    """Mean and variance of the live rows of all replicas; their number."""
+    live = mask.astype(x.dtype)
+    count = psum(live.sum(), self.axis_name)
+    divisor = jnp.maximum(count, 1)
+    # The two reductions below are the fastest pair on CPU: a matrix-vector
+    # product for the sum, a fused loop for the squares.
+    mean = select(psum(live @ x, self.axis_name)) / divisor
+    squares = (x * x * live[:, None]).sum(0)
+    square = select(psum(squares, self.axis_name)) / divisor
+    return mean, jnp.maximum(square - mean * mean, 0), count
 
   def __call__(self, x: Array, mask: Array, *, train: bool) -> Array:
     """Normalises x [B, K]; mask bool [B] marks live rows."""

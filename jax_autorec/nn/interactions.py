@@ -11,6 +11,7 @@ from jax_autorec.nn import (
   attention,
   block_graph,
   crosses,
+  groups,
   pairs,
   products,
   towers,
@@ -54,13 +55,32 @@ def _blocks(plan, fields, axis_name):
   module = block_graph.BlockGraph(
     plan.blocks, plan.ends(fields), dim, name=plan.name
   )
-  groups = {view.kind: view.name for view in plan.views(fields)}
+  names = {view.kind: view.name for view in plan.views(fields)}
 
   def run(views, mask, *, train):
     del mask, train
-    return module({kind: views[name] for kind, name in groups.items()})
+    return module({kind: views[name] for kind, name in names.items()})
 
   return run
+
+
+def _groups(plan, fields, axis_name):
+  names = plan.members(fields)
+  index = {name: place for place, name in enumerate(names)}
+  members = tuple(tuple(index[n] for n in group) for group in plan.groups)
+  module = groups.Groups(
+    order=plan.order,
+    num_fields=len(names),
+    members=members or plan.num_open,
+    form=plan.form,
+    compensation=plan.compensation,
+    normalize=plan.normalize,
+    axis_name=axis_name,
+    name=plan.name,
+  )
+  return lambda views, mask, *, train: module(
+    views[plan.name], mask, train=train
+  )
 
 
 # Kind of a plan -> what makes its module, or else its output, of the plan, the
@@ -81,6 +101,7 @@ MODULES: dict[str, Callable[..., Run]] = {
   'two_towers': _named(towers.TwoTowers),
   'numbers_and_vectors': _named(towers.NumbersAndVectors),
   'blocks': _blocks,
+  'groups': _groups,
 }
 
 

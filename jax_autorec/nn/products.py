@@ -1,6 +1,7 @@
 """Products of field vectors: sums of all pairs, chosen pairs and triples."""
 
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -111,22 +112,146 @@ def _symmetric_gram_jvp(primals, tangents):
   )
 
 
+@jax.custom_jvp
+def _scaled_gram(vectors: Array, scale: Array) -> Array:
+  """Sum_d s e_i e_j of all (i, j), as a matrix.
+
+  For callers that treat (i, j) and (j, i) alike, as `_symmetric_gram`.
+
+  Args:
+    vectors: [B, F, D].
+    scale: s, [B, D].
+
+  Returns:
+    [B, F * F].
+  """
+  scaled = vectors * scale[:, None]
+  gram = jnp.einsum('bid,bdj->bij', scaled, vectors.swapaxes(1, 2))
+  return gram.reshape(len(vectors), vectors.shape[1] ** 2)
+
+
+@_scaled_gram.defjvp
+def _scaled_gram_jvp(primals, tangents):
+  (vectors, scale), (vectors_dot, scale_dot) = primals, tangents
+  tangent = 2 * vectors_dot * scale[:, None] + vectors * scale_dot[:, None]
+  products = _tangent_products(vectors, tangent)
+  return _scaled_gram(vectors, scale), products.reshape(
+    len(vectors), vectors.shape[1] ** 2
+  )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _upper(size: int, flat: Array) -> Array:
+  """Entries above the diagonal of symmetric matrices: [B, N * N] -> [B, P]."""
+  left, right = np.triu_indices(size, 1)
+  return flat[:, left * size + right]
+
+
+@_upper.defjvp
+def _upper_jvp(size, primals, tangents):
+  # As in `_gram_entries_jvp`: the transpose is one gather.
+  (flat,), (tangent,) = primals, tangents
+  left, right = np.triu_indices(size, 1)
+  place = np.full((size, size), len(left))
+  place[left, right] = place[right, left] = np.arange(len(left))
+  sums = jnp.zeros((len(flat), len(left) + 1), flat.dtype)
+  sums = sums.at[:, place.reshape(-1)].add(
+    0.5 * tangent, mode='promise_in_bounds'
+  )
+  return _upper(size, flat), sums[:, :-1]
+
+
+class _Tier(NamedTuple):
+  """Triples of some leading fields.
+
+  Every leading field gives one matrix of its products with all pairs of the
+  fields that come later in the tier.
+
+  Attributes:
+    leads: int [L], leading fields.
+    others: int [N], fields of the matrices.
+    triples: int [T'], which triples these are.
+    upper: int [T'], their places in the matrices [L, N, N], flat.
+    lower: the same of their mirror images.
+  """
+
+  leads: np.ndarray
+  others: np.ndarray
+  triples: np.ndarray
+  upper: np.ndarray
+  lower: np.ndarray
+
+  @property
+  def size(self) -> int:
+    return len(self.leads) * len(self.others) ** 2
+
+
+def _tiers(triples: np.ndarray) -> list[_Tier]:
+  """Three tiers: late leading fields have small matrices."""
+  tiers = []
+  for leads in np.array_split(np.unique(triples[:, 0]), 3):
+    own = np.flatnonzero(np.isin(triples[:, 0], leads))
+    if not len(own):
+      continue
+    others, places = np.unique(triples[own, 1:], return_inverse=True)
+    places = places.reshape(-1, 2)
+    shape = len(leads), len(others), len(others)
+    lead = np.searchsorted(leads, triples[own, 0])
+    upper = np.ravel_multi_index((lead, places[:, 0], places[:, 1]), shape)
+    lower = np.ravel_multi_index((lead, places[:, 1], places[:, 0]), shape)
+    tiers.append(_Tier(leads, others, own, upper, lower))
+  return tiers
+
+
+def _spread(tier: _Tier, values: Array, fill: float) -> Array:
+  """Values [T'] of the triples in symmetric matrices, flat: [L, N * N]."""
+  full = jnp.full(tier.size, fill, values.dtype)
+  full = full.at[tier.upper].set(values, unique_indices=True)
+  full = full.at[tier.lower].set(values, unique_indices=True)
+  return full.reshape(len(tier.leads), -1)
+
+
+def _mirrored(size: int, values: Array) -> Array:
+  matrix = values.reshape(size, size)
+  return (0.5 * (matrix + matrix.T)).reshape(-1)
+
+
+def _triples_are_few(tiers: list[_Tier], count: int) -> bool:
+  return _DIRECT_COST * count < sum(tier.size for tier in tiers)
+
+
+def _direct_triples(vectors: Array, triples: np.ndarray) -> Array:
+  first, second, third = triples.T
+  return (vectors[:, first] * vectors[:, second] * vectors[:, third]).sum(-1)
+
+
 def triple_products(vectors: Array, triples: np.ndarray) -> Array:
   """Sum_d e_i e_j e_k: vectors [B, F, D], triples [T, 3] -> [B, T].
 
-  Products of the distinct leading pairs are made once, then one matrix product
-  with all fields gives every triple they lead.
+  Unless they are very few, leading field by leading field: no [B, T, D] is
+  laid out, in the backward pass either.
   """
-  pairs, place = np.unique(triples[:, :2], axis=0, return_inverse=True)
-  place = place.reshape(-1)
-  leading = vectors[:, pairs[:, 0]] * vectors[:, pairs[:, 1]]
-  if 4 * len(triples) < len(pairs) * vectors.shape[1]:
-    return jnp.einsum(
-      'btd,btd->bt', leading[:, place], vectors[:, triples[:, 2]]
-    )
-  table = jnp.einsum('bpd,bkd->bpk', leading, vectors)
-  flat = table.reshape(len(vectors), len(pairs) * vectors.shape[1])
-  return flat[:, place * vectors.shape[1] + triples[:, 2]]
+  tiers = _tiers(triples)
+  if _triples_are_few(tiers, len(triples)):
+    return _direct_triples(vectors, triples)
+  made = []
+  for tier in tiers:
+    others, size = vectors[:, tier.others], len(tier.others)
+
+    def entries(lead, others=others, size=size):
+      return _upper(size, _scaled_gram(others, lead))
+
+    leads = vectors[:, tier.leads].swapaxes(0, 1)
+    rows = jax.lax.map(jax.checkpoint(entries), leads)
+    left, right = np.triu_indices(size, 1)
+    column = np.zeros((size, size), int)
+    column[left, right] = np.arange(len(left))
+    lead, pair = np.divmod(tier.upper, size**2)
+    flat = rows.swapaxes(0, 1).reshape(len(vectors), -1)
+    made.append(flat[:, lead * len(left) + column.reshape(-1)[pair]])
+  joined = made[0] if len(made) == 1 else jnp.concatenate(made, 1)
+  order = np.argsort(np.concatenate([tier.triples for tier in tiers]))
+  return joined if (order == np.arange(len(order))).all() else joined[:, order]
 
 
 class Products(nn.Module):
@@ -167,10 +292,13 @@ class Products(nn.Module):
 
     Normalisation and gates are linear, so they act on the sum's weights [F * F]
     and the products are never laid out one by one: with 741 pairs the search
-    step takes 1.3 times a plain one instead of twice.
+    step takes 1.3 times a plain one instead of twice. Triples are made and
+    added up leading field by leading field: no [B, T] is ever in memory.
     """
     terms = np.array(self.terms)
-    if terms.shape[1] != 2 or not self.normalize or _are_few(terms):
+    if terms.shape[1] == 3:
+      return self._total_of_triples(vectors, mask, terms, train)
+    if not self.normalize or _are_few(terms):
       return self(vectors, mask, train=train).sum(1)
     vectors, left, right = _used_fields(vectors, terms)
     num_fields = vectors.shape[1]
@@ -189,6 +317,51 @@ class Products(nn.Module):
     weights = weights.at[upper].set(0.5 * scale, unique_indices=True)
     weights = weights.at[lower].set(0.5 * scale, unique_indices=True)
     return gram @ weights + offset.sum()
+
+  def _total_of_triples(self, vectors, mask, triples, train):
+    tiers = _tiers(triples)
+    if not self.normalize or _triples_are_few(tiers, len(triples)):
+      return self(vectors, mask, train=train).sum(1)
+    norm, gate = self._norm(), self._gate()
+    weights = jnp.ones(len(triples)) if gate is None else gate
+    stored = norm.stored(len(triples))
+    total, moments, count = 0.0, [], None
+    for tier in tiers:
+      others, size = vectors[:, tier.others], len(tier.others)
+      # Twice each, halved: the derivative of a matrix takes mirror images to be
+      # alike, and its entries are.
+      spread = functools.partial(_spread, tier)
+
+      @jax.checkpoint
+      def run(lead, weights, mean, var, others=others, size=size):
+        gram = _scaled_gram(others, lead)
+        count = jnp.float32(0)
+        if train:
+          mean, var, count = norm.moments(
+            gram, mask, functools.partial(_mirrored, size)
+          )
+        scale = weights * jax.lax.rsqrt(var + norm.epsilon)
+        return gram @ scale - mean @ scale, mean, var, count
+
+      def step(total, inputs, run=run):
+        value, *seen = run(*inputs)
+        return total + value, seen
+
+      inputs = (
+        vectors[:, tier.leads].swapaxes(0, 1),
+        spread(0.5 * weights[tier.triples], 0),
+        spread(stored[0][tier.triples], 0),
+        spread(stored[1][tier.triples], 1),
+      )
+      start = jnp.zeros(len(vectors), vectors.dtype)
+      value, (mean, var, counts) = jax.lax.scan(step, start, inputs)
+      total, count = total + value, counts[0]
+      moments.append([m.reshape(-1)[tier.upper] for m in (mean, var)])
+    if train:
+      order = np.argsort(np.concatenate([tier.triples for tier in tiers]))
+      mean, var = (jnp.concatenate(parts)[order] for parts in zip(*moments))
+      norm.learn(mean, var, count)
+    return total
 
   def _norm(self):
     return blocks.BatchNorm(

@@ -42,6 +42,8 @@ _CONTROLS = {
   'random rows': 'rows and widths drawn at random, of the size found',
   'random subset': 'as many products of each order, drawn at random',
   'random widths': 'widths drawn at random, of the size found',
+  'one group': 'per order one group of all fields, nothing selected',
+  'random groups': 'as many groups of the sizes found, drawn at random',
   'one width': 'one width for all fields, at least of the size found',
   'hashed rows': 'ids that are equal modulo the rows share, at the size found',
 }
@@ -678,6 +680,11 @@ def _interactions(architecture):
         for number, block in enumerate(plan['blocks'])
       ]
       result.append((plan['name'], 'blocks', terms))
+      continue
+    if 'groups' in plan:
+      kind = f'groups of fields of order {plan["order"]}, {plan["form"]}'
+      members = [', '.join(group) for group in plan['groups']]
+      result.append((plan['name'], kind, members))
       continue
     terms = [' x '.join(term) for term in plan.get('terms', [])]
     if terms:

@@ -4,6 +4,7 @@ from jax_autorec.search.autoctr import autoctr
 from jax_autorec.search.autodim import autodim
 from jax_autorec.search.autoemb import autoemb, autoemb_stream
 from jax_autorec.search.autofis import autofis
+from jax_autorec.search.autogroup import autogroup
 from jax_autorec.search.autosrh import autosrh
 from jax_autorec.search.base import Draw, Population, Schedule, Selector, each
 from jax_autorec.search.esapn import esapn
@@ -26,6 +27,7 @@ __all__ = [
   'autoemb',
   'autoemb_stream',
   'autofis',
+  'autogroup',
   'autosrh',
   'each',
   'esapn',

@@ -5,6 +5,10 @@ weights both follow the training loss, from one forward and backward pass
 (the official code's two optimisers race within one call; here the update is
 simultaneous). All gates start at 0.6; the official code spreads them by .001
 around it. Surviving gates are trained anew together with the weights.
+
+The variant of AutoGate in Vega (the same authors') is here too: gates follow
+Adam, none closes by itself, and the largest are kept. (There they also start at
+0 and pass a tanh, which only bounds them; here they are the same as above.)
 """
 
 import dataclasses
@@ -20,12 +24,18 @@ from jax_autorec.search import base
 
 
 def autofis(
-  tx: optax.GradientTransformation, *, keep_gates: bool = False
+  tx: optax.GradientTransformation,
+  *,
+  keep: float | None = None,
+  keep_gates: bool = False,
 ) -> base.Selector:
   """Selects products by driving the gates of the others to exactly zero.
 
   Args:
-    tx: optimiser of the gates; it must reach exact zeros, as GRDA does.
+    tx: optimiser of the gates; it must reach exact zeros, as GRDA does, unless
+      `keep` is given.
+    keep: share of each order's products to keep, at least one: those of the
+      largest gates, whatever their sign. None for those whose gates are not 0.
     keep_gates: whether retraining starts from the gates that the search
       found. The paper speaks of keeping them; its code, and the default here,
       starts them at 0.6 again.
@@ -34,6 +44,12 @@ def autofis(
     A selector for the 'interactions' slot: all its open products, pairs and
     triples alike.
   """
+  errors.expect(
+    keep is None or 0 < keep <= 1,
+    'keep of AutoFIS',
+    keep,
+    'more than 0 and at most 1, or None',
+  )
 
   def init(choice, key, train):
     del key, train  # Gates start where the module put them.
@@ -54,6 +70,10 @@ def autofis(
       gates = np.asarray(arch[plan.name]['gate'])
       num_gates += len(gates)
       kept = np.flatnonzero(gates)
+      if keep is not None:
+        # Of equal gates the first.
+        count = max(1, round(keep * len(gates)))
+        kept = np.sort(np.argsort(-np.abs(gates), kind='stable')[:count])
       if len(kept):
         kept_plans.append(_close(plan, gates, kept, keep_gates))
     if num_gates and not any(

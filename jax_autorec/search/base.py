@@ -12,7 +12,7 @@ from jax_autorec import errors
 from jax_autorec.train import state as state_lib
 from jax_autorec.types import Array, Batch, PyTree
 
-SPLITS = ('train', 'valid')
+SPLITS = ('train', 'valid', 'alternate')
 PHASES = ('weights', 'arch', 'eval')
 
 
@@ -130,7 +130,8 @@ class Selector(NamedTuple):
       slot: a slot can span several interactions.
     tx: optimiser of `arch`.
     split: 'train': `arch` follows the same gradient as the weights (single
-      level); 'valid': the loss of validation batches (bi-level).
+      level); 'valid': the loss of validation batches (bi-level); 'alternate':
+      the train batch of the weights, in a pass and with draws of its own.
     schedule: when `arch` is updated.
     record: (arch, memory) -> JSON values for the records, on the host.
     inner_rate: of a bi-level selector: None for first order (weights are taken

@@ -15,9 +15,16 @@ def keep_all(space: arch_lib.Architecture) -> arch_lib.Architecture:
   """Every open product kept, normalised and gated: no selection.
 
   Much of a search's gain over the plain model is the normalisation and the
-  gates that its space brings along; this control has them too.
+  gates that its space brings along; this control has them too. Of open groups
+  one per order, of all fields.
   """
-  return _close(space, lambda plan: plan.terms)
+
+  def choose(plan):
+    if isinstance(plan, interactions_lib.Groups):
+      return (tuple(field.name for field in space.fields),)
+    return plan.terms
+
+  return _close(space, choose)
 
 
 def random_subset(
@@ -27,20 +34,28 @@ def random_subset(
 ) -> arch_lib.Architecture:
   """As many products, of each order, as were found, drawn evenly.
 
+  Of groups as many, with as many members.
+
   Args:
     space: the open architecture.
     found: what a search made of it.
     seed: of the draw.
   """
   rng = np.random.default_rng(seed)
-  sizes = {
-    plan.name: len(getattr(plan, 'terms', ())) for plan in found.interactions
-  }
+  known = {plan.name: plan for plan in found.interactions}
+  names = [field.name for field in space.fields]
+
+  def draw(candidates, size):
+    places = rng.choice(len(candidates), size, replace=False)
+    return tuple(candidates[i] for i in sorted(places))
 
   def choose(plan):
-    size = sizes.get(plan.name, 0)
-    places = rng.choice(len(plan.terms), size, replace=False)
-    return tuple(plan.terms[i] for i in sorted(places))
+    if plan.name not in known:
+      return ()
+    if isinstance(plan, interactions_lib.Groups):
+      groups = known[plan.name].groups
+      return tuple(draw(names, len(group)) for group in groups)
+    return draw(plan.terms, len(known[plan.name].terms))
 
   return _close(space, choose)
 
@@ -197,10 +212,13 @@ def random_rows(
 def _close(space, choose):
   plans = []
   for plan in space.interactions:
-    if interactions_lib.has_open_gates(plan):
-      terms = choose(plan)
-      if not terms:
+    if plan.is_open:
+      chosen = choose(plan)
+      if not chosen:
         continue
-      plan = dataclasses.replace(plan, terms=terms, gates='weights')
+      if isinstance(plan, interactions_lib.Groups):
+        plan = plan.with_groups(chosen)
+      else:
+        plan = dataclasses.replace(plan, terms=chosen, gates='weights')
     plans.append(plan)
   return dataclasses.replace(space, interactions=tuple(plans))

@@ -150,6 +150,11 @@ def _check(slot: str, selector: base.Selector) -> None:
       f'Selector of {slot!r} is single level and has an inner_rate, samples, a '
       "reward or an aux_loss, which need split='valid'."
     )
+  if selector.split == 'alternate' and selector.inner_rate is not None:
+    raise errors.ConfigError(
+      f'Selector of {slot!r} alternates on train batches and has an '
+      "inner_rate, which needs split='valid'."
+    )
 
 
 def _inner_rate(unrolled: Mapping[str, base.Selector]) -> float | None:
@@ -230,18 +235,25 @@ def make_step(
 
   Returns:
     (state, (train batch, valid batch or None)) -> (state, metrics). The
-    bi-level selectors that are due are updated on the validation batch, at
-    weights that stay as they are; weights and single-level selectors together
-    on the train batch. Both updates start from the same weights. Where no
-    bi-level selector is of second order theirs comes first, so the weights
-    follow the choices after it; else the weights' gradient, which the second
-    order needs as well, is taken once, at the choices before it.
+    bi-level selectors that are due are updated on the validation batch (those
+    that alternate on the train batch), at weights that stay as they are;
+    weights and single-level selectors together on the train batch. Both
+    updates start from the same weights. Where no bi-level selector is of second
+    order theirs comes first, so the weights follow the choices after it; else
+    the weights' gradient, which the second order needs as well, is taken once,
+    at the choices before it.
   """
   axis_name = model.axis_name
   levels = {
-    split: {k: s for k, s in selectors.items() if s.split == split}
-    for split in base.SPLITS
+    'train': {k: s for k, s in selectors.items() if s.split == 'train'},
+    'valid': {k: s for k, s in selectors.items() if s.split != 'train'},
   }
+  apart = {s.split for s in levels['valid'].values()}
+  if len(apart) > 1:
+    raise errors.ConfigError(
+      'Some selectors follow validation batches and some alternate on train '
+      'batches; expected all alike.'
+    )
   unrolled = {
     k: s for k, s in levels['valid'].items() if s.inner_rate is not None
   }
@@ -445,6 +457,8 @@ def make_step(
 
   def step(state, batches):
     train_batch, valid_batch = batches
+    if apart == {'alternate'}:
+      valid_batch = train_batch
     key = jax.random.fold_in(state.train.key, state.train.step)
     if unrolled:
       passed = train_forward(state, train_batch, key)

@@ -21,6 +21,14 @@ def _pairs(num_fields, count=None, seed=0):
   return pairs[np.sort(rng.choice(len(pairs), count, replace=False))]
 
 
+def _triples(num_fields, count=None):
+  triples = np.array(list(itertools.combinations(range(num_fields), 3)))
+  if count is None:
+    return triples
+  rng = np.random.default_rng(2)
+  return triples[np.sort(rng.choice(len(triples), count, replace=False))]
+
+
 def _loop_products(vectors, terms):
   """Plain float64 loops."""
   out = np.zeros((len(vectors), len(terms)))
@@ -72,15 +80,19 @@ class ProductsTest(parameterized.TestCase):
           got = order(inner(square))(jnp.asarray(vectors))
           np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
 
-  @parameterized.product(normalize=[True, False], method=['__call__', 'total'])
+  @parameterized.parameters(
+    *itertools.product((2,), (True, False), ('__call__', 'total')),
+    (3, True, 'total'),
+  )
   def test_gradient_of_gates_can_be_differentiated_forward(
-    self, normalize, method
+    self, order, normalize, method
   ):
     """By the vectors, which it does not differentiate: second-order search."""
     vectors = _vectors(6, 4, 2)
     mask = np.arange(6) < 5
+    terms = _pairs(4) if order == 2 else _triples(4)
     module = products.Products(
-      terms=tuple(map(tuple, _pairs(4).tolist())), normalize=normalize
+      terms=tuple(map(tuple, terms.tolist())), normalize=normalize
     )
 
     def gate_grad(e):
@@ -96,7 +108,7 @@ class ProductsTest(parameterized.TestCase):
         )
         return (mask * out.reshape(6, -1).sum(1) ** 2).sum()
 
-      return jax.grad(value)(jnp.linspace(0.1, 1, 6))
+      return jax.grad(value)(jnp.linspace(0.1, 1, len(terms)))
 
     with jax.enable_x64(True):
       x = jnp.asarray(vectors)
@@ -106,18 +118,56 @@ class ProductsTest(parameterized.TestCase):
       expected = gate_grad(x + step * along) - gate_grad(x - step * along)
     np.testing.assert_allclose(got, expected / (2 * step), rtol=1e-6, atol=1e-7)
 
-  @parameterized.parameters(None, 3, 50)
-  def test_triple_products(self, count):
-    vectors = _vectors(num_fields=10)
-    triples = np.array(list(itertools.combinations(range(10), 3)))
-    self.assertLen(triples, 120)
-    if count:
-      rng = np.random.default_rng(2)
-      triples = triples[np.sort(rng.choice(120, count, replace=False))]
-    got = products.triple_products(jnp.asarray(vectors, jnp.float32), triples)
-    np.testing.assert_allclose(
-      got, _loop_products(vectors, triples), rtol=2e-4, atol=1e-5
+  @parameterized.parameters((10, None), (10, 3), (10, 50), (39, 30))
+  def test_triple_products_and_their_gradient(self, num_fields, count):
+    vectors = _vectors(num_fields=num_fields)
+    triples = _triples(num_fields, count)
+    weights = np.random.default_rng(1).normal(size=(5, len(triples)))
+    with jax.enable_x64(True):
+
+      @jax.jit
+      def weighed(e):
+        values = products.triple_products(e, triples)
+        return (values * weights).sum(), values
+
+      x = jnp.asarray(vectors)
+      grad, got = jax.grad(weighed, has_aux=True)(x)
+    np.testing.assert_allclose(got, _loop_products(vectors, triples), rtol=1e-9)
+    expected = np.zeros_like(vectors)
+    for t, term in enumerate(triples):
+      for field in term:
+        i, j = (f for f in term if f != field)
+        product = vectors[:, i] * vectors[:, j]
+        expected[:, field] += weights[:, t, None] * product
+    np.testing.assert_allclose(grad, expected, rtol=1e-9, atol=1e-11)
+
+  def test_all_triples_of_39_fields_need_little_memory(self):
+    """Per example, while their gated sum is trained."""
+    module = products.Products(tuple(map(tuple, _triples(39).tolist())))
+    batch_size, dim = 64, 16
+    x = jax.ShapeDtypeStruct((batch_size, 39, dim), jnp.float32)
+    mask = np.ones(batch_size, bool)
+    variables = jax.eval_shape(
+      lambda x: module.init(jax.random.key(0), x, mask, train=True), x
     )
+
+    def loss(variables, x):
+      total, _ = module.apply(
+        variables,
+        x,
+        mask,
+        train=True,
+        method='total',
+        mutable=['batch_stats'],
+      )
+      return jnp.tanh(total).sum()
+
+    grad = jax.jit(jax.grad(loss, argnums=(0, 1), allow_int=True))
+    used = grad.lower(variables, x).compile().memory_analysis()
+    constant = 4 * len(module.terms) * 12 + 4 * 37 * 39**2 * 12
+    per_example = (used.temp_size_in_bytes - constant) / batch_size
+    # Of [T, D] an example would take 585 kB, of [T] 37 kB.
+    self.assertLess(per_example, 37e3)
 
 
 class GatedProductsTest(parameterized.TestCase):
@@ -129,15 +179,20 @@ class GatedProductsTest(parameterized.TestCase):
       **kwargs,
     )
 
-  @parameterized.product(
-    count=[None, 1, 8], train=[True, False], normalize=[True, False]
+  @parameterized.parameters(
+    *itertools.product((2,), (None, 1, 8), (True, False), (True, False)),
+    (3, None, True, True),
+    (3, 20, True, True),
+    (3, 20, False, True),
   )
-  def test_total_is_the_sum_and_learns_the_same(self, count, train, normalize):
+  def test_total_is_the_sum_and_learns_the_same(
+    self, order, count, train, normalize
+  ):
     # Statistics away from 0 and 1, and a padding row that must not count.
     vectors = 0.5 + _vectors(batch_size=40, num_fields=7)
     vectors[-1] = 1e3
     mask = np.arange(40) < 39
-    pairs = _pairs(7, count)
+    pairs = _pairs(7, count) if order == 2 else _triples(7, count)
     module = self._module(pairs, normalize=normalize)
     with jax.enable_x64(True):
       x = jnp.asarray(vectors)

@@ -151,6 +151,30 @@ class RuleTest(absltest.TestCase):
 
 
 class RecoveryTest(absltest.TestCase):
+  def test_largest_gates_are_those_of_the_planted_triple(self):
+    """Adam in place of GRDA."""
+    data = planted.generate(
+      num_rows=20_000,
+      num_fields=5,
+      num_pairs=0,
+      num_triples=1,
+      max_values=10,
+      std=1.5,
+    )
+    settings = settings_lib.Settings(
+      batch_size=1000, learning_rate=0.02, table_std=0.3, steps_per_dispatch=8
+    )
+    found = pipeline.run_search(
+      spaces.fm(data.schema, dim=8, pairs='open', triples='open'),
+      {'interactions': search.autofis(optax.adam(0.02), keep=0.1)},
+      data,
+      settings,
+      num_steps=160,
+    )
+    pairs, triples = pipeline.derive(found).interactions
+    self.assertLen(pairs.terms, 1)
+    self.assertEqual(triples.terms, (tuple(data.truth['triples'][0]),))
+
   def test_finds_the_only_planted_pair(self):
     """The final threshold is the ratio asked for, times where gates start."""
     data = planted.generate(
@@ -202,6 +226,27 @@ class DeriveTest(parameterized.TestCase):
       [0.2, -0.1, 1e-30] if keep_gates else [0.6] * 3,
       rtol=1e-6,
     )
+
+  @parameterized.parameters((0.5, (1, 3, 5)), (0.01, (3,)), (1.0, range(6)))
+  def test_largest_gates_are_kept(self, keep, kept):
+    """Whatever their sign, of each order, and at least one."""
+    space = spaces.fm(_schema(), dim=4, pairs='open', triples='open')
+    gates = {
+      'pairs': {'gate': np.array([0, 0.4, 0.1, -0.9, 0, 0.2], np.float32)},
+      'triples': {'gate': np.array([0.1, 0.1, 0.7, 0], np.float32)},
+    }
+    selector = search.autofis(optax.adam(1e-2), keep=keep)
+    derived = selector.derive(gates, (), base.Context(space, None))
+    pairs, triples = derived.interactions
+    terms = space.interactions[0].terms
+    self.assertEqual(pairs.terms, tuple(terms[i] for i in kept))
+    self.assertLen(triples.terms, max(1, round(4 * keep)))
+    self.assertIn(space.interactions[1].terms[2], triples.terms)
+
+  def test_share_to_keep(self):
+    for keep in (0.0, 1.5, float('nan')):
+      with self.assertRaisesRegex(errors.ConfigError, 'keep of AutoFIS'):
+        search.autofis(optax.adam(1e-2), keep=keep)
 
   def test_closed_products_are_left_alone(self):
     space = spaces.fm(_schema(), dim=4, pairs='open', triples='all')

@@ -1,7 +1,7 @@
 from absl.testing import absltest, parameterized
 import numpy as np
 
-from jax_autorec import field_spaces, spaces
+from jax_autorec import field_spaces, group_spaces, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.search import controls, patterns
 
@@ -49,6 +49,30 @@ class ControlsTest(parameterized.TestCase):
     )
     self.assertEqual(first, again)
     self.assertNotEqual(first, other)
+
+  def test_groups_of_all_fields_and_random_ones_of_the_sizes_found(self):
+    space = group_spaces.open_groups(spaces.fm(_SCHEMA), (2, 3, 4))
+    names = tuple(field.name for field in _SCHEMA.fields)
+    whole = controls.keep_all(space)
+    self.assertFalse(whole.is_open)
+    self.assertEqual(
+      [plan.groups for plan in whole.interactions], [(names,)] * 3
+    )
+    found = group_spaces.with_groups(
+      space,
+      {
+        'groups_1': [('a',)],
+        'groups_2': [('a', 'b'), ('b', 'c', 'd', 'f')],
+        'groups_3': [],
+      },
+    )
+    drawn = [controls.random_subset(space, found, seed) for seed in range(30)]
+    for control in drawn:
+      sizes = [[len(g) for g in plan.groups] for plan in control.interactions]
+      self.assertEqual(sizes, [[1], [2, 4]])
+      # The constructor has seen that they are fields, in their order.
+    self.assertGreater(len({str(one.to_dict()) for one in drawn}), 20)
+    self.assertEqual(controls.random_subset(space, found, 3), drawn[3])
 
   def test_an_order_without_survivors_is_left_out(self):
     space = spaces.fm(_SCHEMA, dim=4, pairs='open', triples='open')

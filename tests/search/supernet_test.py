@@ -66,6 +66,36 @@ def _gate(state):
 
 
 class LevelsTest(parameterized.TestCase):
+  @parameterized.parameters('none', 'pmap')
+  def test_alternating_is_bilevel_on_the_train_batch(self, mode):
+    """On one device and on eight."""
+    states = []
+    train = _batch(5, lead=(1,))
+    for split, run_mode, valid in (
+      ('valid', 'none', train),
+      ('alternate', mode, None),
+    ):
+      state, step, _ = _setup(_gates(split), run_mode)
+      program = parallel.compile_steps(step, run_mode)
+      state, _ = program.run(program.place(state), (train, valid))
+      states.append(program.fetch(state))
+    expected, got = states
+    np.testing.assert_allclose(_gate(got), _gate(expected), rtol=1e-5)
+    self.assertFalse(np.allclose(_gate(got), 0.6, atol=1e-4))
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+      got.train.tables,
+      expected.train.tables,
+    )
+
+  def test_alternating_goes_with_its_like_alone(self):
+    with self.assertRaisesRegex(errors.ConfigError, 'inner_rate'):
+      _setup(_gates('alternate')._replace(inner_rate=0.1))
+    both = {'a': _gates('alternate'), 'b': _gates('valid')}
+    model = model_lib.build(spaces.build('fm', _SCHEMA, pairs='open'))
+    with self.assertRaisesRegex(errors.ConfigError, 'expected all alike'):
+      supernet.make_step(model, None, both)
+
   def test_bilevel_gates_see_validation_batches_alone(self):
     state, step, _ = _setup(_gates('valid'))
     step = jax.jit(step)
