@@ -1,5 +1,6 @@
 """Search methods and what they are made of."""
 
+from jax_autorec.search import engines
 from jax_autorec.search.autodim import autodim
 from jax_autorec.search.autoemb import autoemb, autoemb_stream
 from jax_autorec.search.autofis import autofis
@@ -28,6 +29,7 @@ __all__ = [
   'autogroup',
   'autosrh',
   'each',
+  'engines',
   'esapn',
   'fixed',
   'nis',
