@@ -21,7 +21,7 @@ least the size found, and random widths of that size.
 
 from ml_collections import config_dict
 
-from experiments.configs import widths
+from experiments.configs import defaults, widths
 
 
 def get_config(argument: str | None = None):
@@ -60,5 +60,6 @@ def get_config(argument: str | None = None):
       'tolerance': 1.0,
     }
   )
+  config.search.engine = defaults.engine()
   config.controls = ('lr', 'base', 'uniform', 'random_dims')
   return config

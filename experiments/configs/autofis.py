@@ -40,6 +40,8 @@ def get_config(argument: str | None = None):
       'keep': config_dict.placeholder(float),
       'keep_learning_rate': 1e-2,
       'keep_gates': False,
+      # 'reinforce' or 'darts' on the same space, in place of AutoFIS's rule.
+      'engine': defaults.engine(),
       # Of the weights, while searching; as in `train` where left open.
       'train': {
         'learning_rate': config_dict.placeholder(float),

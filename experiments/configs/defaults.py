@@ -26,6 +26,29 @@ def parse(argument: str | None) -> tuple[str, bool]:
   return name, 'tiny' in flags
 
 
+def engine() -> config_dict.ConfigDict:
+  """A general engine in place of a method's own: `search.engine.name`."""
+  unset = config_dict.placeholder
+  return config_dict.ConfigDict(
+    {
+      # 'reinforce' or 'darts'; left open, the method's own.
+      'name': unset(str),
+      # How far a logit can go: its rate times the number of updates.
+      'travel': 6.0,
+      # Of keeping all, in nats of the validation loss.
+      'price': 0.05,
+      # Share of the search before the first update, and steps between two.
+      'warmup': 0.25,
+      'period': 1,
+      # Of 'reinforce': draws per update, and the bonus of a nat of entropy.
+      'samples': 4,
+      'entropy': 0.0,
+      # Of 'darts': None for first order; else xi of the exact second.
+      'inner_rate': unset(float),
+    }
+  )
+
+
 def config(argument: str | None, method: str) -> config_dict.ConfigDict:
   """What every experiment has: data, model, training, controls."""
   name, tiny = parse(argument)

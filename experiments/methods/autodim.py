@@ -5,6 +5,7 @@ import optax
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, field_spaces, search
+from jax_autorec.search import engines
 
 _MIN_UPDATES = 1000  # Of logits that draws make noisy.
 
@@ -22,6 +23,9 @@ def _space(task: base.Task) -> arch_lib.Architecture:
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
+  own = base.engine(task, engines.widths(tuple(options['dims'])))
+  if own is not None:
+    return {'fields': own}
   order, split = options['order'], options['split']
   if order not in (1, 2):
     raise errors.ConfigError(f'search.order is {order!r}; expected 1 or 2.')

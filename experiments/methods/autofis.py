@@ -6,7 +6,7 @@ from experiments.methods import base
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, optim, search
 from jax_autorec import interactions as interactions_lib
-from jax_autorec.search import controls
+from jax_autorec.search import controls, engines
 
 _ORDERS = {2: {'pairs': 'open'}, 3: {'pairs': 'open', 'triples': 'open'}}
 
@@ -25,6 +25,9 @@ def _space(task: base.Task) -> arch_lib.Architecture:
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
+  own = base.engine(task, engines.gates())
+  if own is not None:
+    return {'interactions': own}
   keep = options['keep']
   if keep is not None:
     tx = optax.adam(base.positive(task, 'keep_learning_rate'))

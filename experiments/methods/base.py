@@ -5,10 +5,12 @@ import dataclasses
 import math
 from typing import Any
 
+import optax
+
 from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
 from jax_autorec import errors, search, sizes, spaces
-from jax_autorec.search import controls
+from jax_autorec.search import controls, engines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,33 @@ def positive(task: Task, name: str) -> float:
   value = task.search[name]
   errors.expect(0 < value < math.inf, f'search.{name}', value, 'more than 0')
   return value
+
+
+def engine(task: Task, decisions: engines.Decisions) -> search.Selector | None:
+  """The general engine that the config names; None for the method's own."""
+  options = task.search['engine']
+  if options['name'] is None:
+    return None
+  within = dataclasses.replace(task, search=options)
+  warmup = share_of_steps(within, 'warmup')
+  period = options['period']
+  rate = positive(within, 'travel') / max(1, (task.steps - warmup) // period)
+  own = {
+    'reinforce': {
+      'samples': options['samples'],
+      'entropy_weight': options['entropy'],
+    },
+    'darts': {'inner_rate': options['inner_rate']},
+  }
+  return engines.engine(
+    options['name'],
+    decisions,
+    optax.adam(rate),
+    price=options['price'],
+    warmup=warmup,
+    period=period,
+    **own.get(options['name'], {}),
+  )
 
 
 Control = Callable[

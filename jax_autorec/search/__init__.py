@@ -1,5 +1,6 @@
 """Search methods and what they are made of."""
 
+from jax_autorec.search import engines
 from jax_autorec.search.autoctr import autoctr
 from jax_autorec.search.autodim import autodim
 from jax_autorec.search.autoemb import autoemb, autoemb_stream
@@ -30,6 +31,7 @@ __all__ = [
   'autogroup',
   'autosrh',
   'each',
+  'engines',
   'esapn',
   'fixed',
   'nis',

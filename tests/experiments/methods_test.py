@@ -1,5 +1,7 @@
 """What the configs of closed methods ask for, without any training."""
 
+import dataclasses
+
 from absl.testing import absltest, parameterized
 
 from experiments import cells, methods, stages
@@ -9,6 +11,8 @@ from experiments.configs import (
   autoctr_table,
   autodim,
   autoemb,
+  autofis,
+  autogroup,
   autosrh,
   mde,
   mgqe,
@@ -64,6 +68,58 @@ class MdeTest(parameterized.TestCase):
     config.search.alphas = ()
     with self.assertRaisesRegex(errors.ConfigError, 'alphas is empty'):
       methods.METHODS['mde'].space(_task(config))
+
+
+class AutoGroupTest(parameterized.TestCase):
+  def test_numbers_of_groups_follow_the_fields_and_sizes_the_order(self):
+    config = autogroup.get_config('planted')
+    config.search.selection, config.search.sizes = 'hard', 'order'
+    task = dataclasses.replace(_task(config), steps=100)
+    method = methods.METHODS['autogroup']
+    space = method.space(task)
+    self.assertEqual(
+      [plan.num_open for plan in space.interactions], [6, 54, 75]
+    )
+    (selector,) = method.selectors(task).values()
+    selector.check(space)
+    config.search.counts = (0, 4)
+    (plan,) = method.space(_task(config)).interactions
+    self.assertEqual((plan.order, plan.num_open), (2, 4))
+
+  @parameterized.parameters(
+    ('search.sizes', 'two', "'any' or 'order'"),
+    ('search.order', 3, 'expected 1 or 2'),
+    ('search.travel', 0.0, 'travel'),
+    ('model', 'ipnn', "'ipnn'"),
+  )
+  def test_options(self, key, value, message):
+    config = autogroup.get_config('planted')
+    config.update_from_flattened_dict({key: value})
+    method = methods.METHODS['autogroup']
+    with self.assertRaisesRegex(errors.ConfigError, message):
+      task = _task(config)
+      method.space(task)
+      method.selectors(task)
+
+
+class EngineTest(parameterized.TestCase):
+  @parameterized.product(
+    config=[autofis, autodim], engine=['reinforce', 'darts']
+  )
+  def test_one_key_selects_the_engine(self, config, engine):
+    config = config.get_config('planted')
+    config.search.engine.name = engine
+    task = dataclasses.replace(_task(config), steps=100)
+    (selector,) = methods.METHODS[config.method].selectors(task).values()
+    self.assertEqual(selector.split, 'valid')
+    self.assertEqual(selector.samples, 4 if engine == 'reinforce' else 1)
+    self.assertEqual(selector.schedule.warmup, 25)
+
+  def test_unknown_engine(self):
+    config = autofis.get_config('planted')
+    config.search.engine.name = 'evolution'
+    with self.assertRaisesRegex(errors.ConfigError, "'evolution'"):
+      methods.METHODS['autofis'].selectors(_task(config))
 
 
 class OptionsTest(parameterized.TestCase):

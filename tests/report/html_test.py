@@ -452,6 +452,17 @@ class HtmlTest(absltest.TestCase):
     names = [v for n, v in page.attributes if n == 'aria-label']
     self.assertEqual(names, ['AUC', 'logloss', 'Sizes by field'])
 
+  def test_groups_are_listed_by_the_names_of_their_fields(self):
+    result, metrics, architecture, config = _values('abcd')
+    result['method'] = 'autogroup'
+    plan = {'name': 'groups_3', 'kind': 'groups', 'order': 3, 'form': 'power'}
+    plan['groups'] = [['a', 'b', 'd'], ['b', 'c']]
+    architecture['interactions'] = [plan]
+    metrics = [line for line in metrics if line['stage'] == 'retrain']
+    text = report.render(result, metrics, architecture, config)
+    self.assertIn('2 groups of fields of order 3, power', text)
+    self.assertIn('<li>a, b, d</li><li>b, c</li>', text)
+
   def test_pieces_of_tables_are_listed_and_their_entries_counted(self):
     result, metrics, architecture, config = _values('abc')
     piece = dict(start=0, stop=5, dim=2, column=0, divide=1, modulo=0)

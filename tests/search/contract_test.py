@@ -213,6 +213,14 @@ _METHODS = {
       )
     },
   ),
+  'reinforce_gates': (
+    lambda schema: spaces.fm(schema, dim=4, pairs='open'),
+    lambda space: {
+      'interactions': search.engines.reinforce(
+        search.engines.gates(), optax.adam(0.1), samples=2, warmup=8
+      )
+    },
+  ),
 }
 
 

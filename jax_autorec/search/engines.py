@@ -1,0 +1,309 @@
+"""Two engines that search any slot: a policy gradient, and DARTS.
+
+What is open is described once (`Decisions`): many decisions, each among some
+options. An engine then settles them. REINFORCE (Williams, 1992; Zoph and Le,
+ICLR 2017) draws hard choices from independent categorical distributions and
+follows the score function's gradient, with a moving mean as its baseline. DARTS
+(Liu et al., ICLR 2019) mixes all options by a softmax; the gradient is that of
+the first order or, with an `inner_rate`, exactly that of the second
+(`search.unroll`; the paper takes a finite difference). Both follow validation
+batches and take the likeliest options in the end.
+
+Rewards of a draw are minus the loss unless told otherwise. A controller that
+reads its earlier decisions (an RNN) is not here: decisions are independent.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_autorec import architecture as arch_lib
+from jax_autorec import errors, field_spaces
+from jax_autorec import fields as fields_lib
+from jax_autorec import interactions as interactions_lib
+from jax_autorec.search import base
+from jax_autorec.types import Array, PyTree
+
+
+class Decisions(NamedTuple):
+  """What is to be decided about a slot.
+
+  Trees below have a leaf [..., K] for every [...] decisions among K options.
+
+  Attributes:
+    shapes: choice, where the module put it -> tree of shapes.
+    mix: tree of weights, which sum to 1 over options -> the choice that modules
+      read. Hard choices are weights of 0 and 1.
+    derive: (tree of options [...], architecture) -> architecture, closed.
+    size: tree of weights -> [], the share of the whole that they keep.
+  """
+
+  shapes: Callable[[PyTree], PyTree]
+  mix: Callable[[PyTree], PyTree]
+  derive: Callable[[PyTree, arch_lib.Architecture], arch_lib.Architecture]
+  size: Callable[[PyTree], Array]
+
+
+def gates() -> Decisions:
+  """Every open product on or off: AutoFIS's space (slot 'interactions').
+
+  A gate that is on has the value that gates of a fresh model have.
+  """
+  on = interactions_lib.Products.gate_init
+
+  def derive(options, architecture):
+    plans = []
+    for plan in architecture.interactions:
+      if not plan.is_open:
+        plans.append(plan)
+        continue
+      kept = np.flatnonzero(options[plan.name])
+      if len(kept):
+        terms = tuple(plan.terms[i] for i in kept)
+        plans.append(dataclasses.replace(plan, terms=terms, gates='weights'))
+    if not any(isinstance(p, interactions_lib.Products) for p in plans):
+      raise errors.ConfigError(
+        'The search switched all products off: lower its price, or search '
+        'fewer steps.'
+      )
+    return dataclasses.replace(architecture, interactions=tuple(plans))
+
+  def size(weights):
+    leaves = jax.tree.leaves(weights)
+    return sum(w[:, 1].sum() for w in leaves) / sum(len(w) for w in leaves)
+
+  return Decisions(
+    lambda choice: {n: (len(leaf['gate']), 2) for n, leaf in choice.items()},
+    lambda weights: {n: {'gate': on * w[:, 1]} for n, w in weights.items()},
+    derive,
+    size,
+  )
+
+
+def widths(dims: tuple[int, ...]) -> Decisions:
+  """The width of every field: AutoDim's space (slot 'fields').
+
+  Args:
+    dims: candidates, those of the open choice.
+  """
+  shares = np.array(dims, np.float32) / max(dims)
+  return Decisions(
+    lambda choice: choice['weights'].shape,
+    lambda weights: {'weights': weights},
+    lambda options, architecture: field_spaces.with_dims(
+      architecture, [dims[option] for option in options]
+    ),
+    lambda weights: (weights @ shares).mean(),
+  )
+
+
+def _fresh(decisions, choice):
+  return jax.tree.map(
+    lambda shape: jnp.zeros(shape, jnp.float32),
+    decisions.shapes(choice),
+    is_leaf=lambda shape: isinstance(shape, tuple),
+  )
+
+
+def _hard(logits: PyTree, options: PyTree) -> PyTree:
+  return jax.tree.map(
+    lambda l, o: jax.nn.one_hot(o, l.shape[-1], dtype=l.dtype), logits, options
+  )
+
+
+def likeliest(logits: PyTree) -> PyTree:
+  """The option of each decision, int [...]; of equals the first."""
+  return jax.tree.map(lambda l: jnp.argmax(l, -1), logits)
+
+
+def draw(logits: PyTree, key: Array) -> PyTree:
+  """Options drawn independently, int [...]."""
+  leaves, tree = jax.tree.flatten(logits)
+  drawn = [
+    jax.random.categorical(jax.random.fold_in(key, i), leaf)
+    for i, leaf in enumerate(leaves)
+  ]
+  return jax.tree.unflatten(tree, drawn)
+
+
+def log_prob(logits: PyTree, options: PyTree) -> Array:
+  """Log probability of all options together, []."""
+  parts = jax.tree.map(
+    lambda l, hard: (jax.nn.log_softmax(l) * hard).sum(),
+    logits,
+    _hard(logits, options),
+  )
+  return sum(jax.tree.leaves(parts))
+
+
+def entropy(logits: PyTree) -> Array:
+  """Of all decisions together, in nats, []."""
+  parts = jax.tree.map(
+    lambda l: -(jax.nn.softmax(l) * jax.nn.log_softmax(l)).sum(), logits
+  )
+  return sum(jax.tree.leaves(parts))
+
+
+def _check(price):
+  errors.expect(0 <= price < math.inf, 'price', price, 'at least 0')
+
+
+def _settle(decisions):
+  def derive(arch, memory, context):
+    del memory
+    options = jax.tree.map(np.asarray, likeliest(arch))
+    return decisions.derive(options, context.architecture)
+
+  def record(arch, memory):
+    del memory
+    sizes = sum(math.prod(leaf.shape[:-1]) for leaf in jax.tree.leaves(arch))
+    return {'choice_entropy': float(entropy(arch)) / sizes}
+
+  return derive, record
+
+
+def reinforce(
+  decisions: Decisions,
+  tx: optax.GradientTransformation,
+  *,
+  price: float = 0.0,
+  samples: int = 4,
+  decay: float = 0.95,
+  entropy_weight: float = 0.0,
+  period: int = 1,
+  warmup: int = 0,
+  reward: Callable[..., Array] | None = None,
+) -> base.Selector:
+  """Hard selection by a policy gradient.
+
+  Args:
+    decisions: what is open.
+    tx: optimiser of the logits.
+    price: of the whole, in nats of loss or units of the reward; what is kept of
+      it costs its share.
+    samples: draws per update.
+    decay: weight of the old in the baseline, the mean cost of earlier draws.
+    entropy_weight: of the entropy of all decisions, in nats, as a bonus.
+    period: steps between updates of the logits.
+    warmup: steps before the first update; weights train under even draws.
+    reward: as of `Selector.reward`.
+  """
+  _check(price)
+  errors.expect(0 <= decay < 1, 'decay', decay, 'at least 0, less than 1')
+  errors.expect(samples >= 1, 'samples', samples, 'at least 1')
+
+  def init(choice, key, train):
+    del key, train
+    memory = {'updates': jnp.int32(0), 'loss': jnp.float32(0)}
+    return _fresh(decisions, choice), memory
+
+  def sample(arch, memory, batch, phase, step, key):
+    del batch, step
+    options = likeliest(arch) if phase == 'eval' else draw(arch, key)
+    weights = _hard(arch, options)
+    choice = decisions.mix(weights)
+    if phase != 'arch':
+      return base.Draw(choice)
+    # The first update finds what to compare with, and moves nothing.
+    is_known = memory['updates'] > 0
+    score = jnp.where(is_known, log_prob(arch, options), 0.0)
+    seen = 1 - decay ** memory['updates'].astype(jnp.float32)
+    expected = memory['loss'] / jnp.where(is_known, seen, 1)
+    return base.Draw(choice, score, expected, price * decisions.size(weights))
+
+  def observe(memory, train, seen):
+    loss = jnp.mean(seen.draws.cost - seen.rewards)
+    mean = decay * memory['loss'] + (1 - decay) * loss
+    return {'updates': memory['updates'] + 1, 'loss': mean}, train
+
+  def aux_loss(arch, memory, seen):
+    del memory, seen
+    return -entropy_weight * entropy(arch)
+
+  derive, record = _settle(decisions)
+  return base.Selector(
+    init,
+    sample,
+    observe,
+    derive,
+    tx,
+    split='valid',
+    schedule=base.Schedule(period, warmup),
+    record=record,
+    samples=samples,
+    reward=reward,
+    aux_loss=aux_loss if entropy_weight else None,
+  )
+
+
+def darts(
+  decisions: Decisions,
+  tx: optax.GradientTransformation,
+  *,
+  price: float = 0.0,
+  inner_rate: float | None = None,
+  period: int = 1,
+  warmup: int = 0,
+) -> base.Selector:
+  """Soft selection by the gradient of the mixture.
+
+  Args:
+    decisions: what is open.
+    tx: optimiser of the logits; the paper's is Adam, 3e-4, (.5, .999), with a
+      decay of 1e-3.
+    price: of the whole, in nats; the share that is kept is a mixture's.
+    inner_rate: None for first order; else xi of the exact second.
+    period: steps between updates of the logits.
+    warmup: steps before the first update.
+  """
+  _check(price)
+  errors.expect(
+    inner_rate is None or 0 < inner_rate < math.inf,
+    'inner_rate',
+    inner_rate,
+    'more than 0, or None for first order',
+  )
+
+  def init(choice, key, train):
+    del key, train
+    return _fresh(decisions, choice), ()
+
+  def sample(arch, memory, batch, phase, step, key):
+    del memory, batch, phase, step, key
+    weights = jax.tree.map(jax.nn.softmax, arch)
+    return base.Draw(
+      decisions.mix(weights), cost=price * decisions.size(weights)
+    )
+
+  derive, record = _settle(decisions)
+  return base.Selector(
+    init,
+    sample,
+    base.unchanged,
+    derive,
+    tx,
+    split='valid',
+    schedule=base.Schedule(period, warmup),
+    record=record,
+    inner_rate=inner_rate,
+  )
+
+
+ENGINES = {'reinforce': reinforce, 'darts': darts}
+
+
+def engine(
+  name: str,
+  decisions: Decisions,
+  tx: optax.GradientTransformation,
+  **options: Any,
+) -> base.Selector:
+  """The selector of an engine by name; options are its own."""
+  fields_lib.check(name, tuple(ENGINES), 'Engine of a search')
+  return ENGINES[name](decisions, tx, **options)
