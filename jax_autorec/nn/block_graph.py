@@ -8,6 +8,7 @@ linear map; a block that wants a flat input lays vectors side by side.
 
 from collections.abc import Mapping, Sequence
 import itertools
+import math
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ _INIT = nn.initializers.xavier_normal()
 
 def _flat(inputs: Sequence[Array]) -> Array:
   """Joins [B, K] and [B, n, D] to [B, K']."""
-  parts = [x.reshape(len(x), -1) for x in inputs]
+  parts = [x.reshape(len(x), math.prod(x.shape[1:])) for x in inputs]
   return parts[0] if len(parts) == 1 else jnp.concatenate(parts, 1)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -86,7 +87,7 @@ def by_rows(
   backward pass makes them again: on CPU a third of the time.
   """
   batch_size, num_fields, dim = vectors.shape
-  parts = -(-batch_size * dim * weights.shape[1] // _PART)
+  parts = max(1, -(-batch_size * dim * weights.shape[1] // _PART))
   rows = batch_size // parts
   if rows in (0, batch_size):
     return form(vectors, weights)
@@ -130,14 +131,15 @@ class Groups(nn.Module):
   def __call__(self, vectors: Array, mask: Array, *, train: bool) -> Array:
     """Maps vectors [B, F, D] to [B, N], at order 1 to [B, D * N]; mask [B]."""
     weights = self._weights()
-    batch_size = vectors.shape[0]
+    batch_size, num_fields, dim = vectors.shape
     if self.normalize:
       flat = blocks.BatchNorm(
         affine=False, axis_name=self.axis_name, name='norm'
-      )(vectors.reshape(batch_size, -1), mask, train=train)
+      )(vectors.reshape(batch_size, num_fields * dim), mask, train=train)
       vectors = flat.reshape(vectors.shape)
     if self.order == 1:
-      return _sums(vectors, weights).reshape(batch_size, -1)
+      sums = _sums(vectors, weights)
+      return sums.reshape(batch_size, math.prod(sums.shape[1:]))
     if self.form == 'elementary':
       form = functools.partial(elementary, order=self.order)
     else:

@@ -109,6 +109,14 @@ class FormsTest(parameterized.TestCase):
 
 
 class GroupsTest(parameterized.TestCase):
+  @parameterized.parameters((1, 6), (2, 2), (3, 2))
+  def test_no_rows(self, order, width):
+    module = groups.Groups(order=order, num_fields=5, members=2)
+    vectors, mask = jnp.zeros((0, 5, 3)), jnp.zeros(0, bool)
+    variables = module.init(jax.random.key(0), vectors, mask, train=False)
+    found = module.apply(variables, vectors, mask, train=False)
+    self.assertEqual(found.shape, (0, width))
+
   @parameterized.product(order=[1, 3], form=['power', 'elementary'])
   def test_closed_is_the_supernet_with_these_members(self, order, form):
     """And has one weight per membership; statistics are away from 0 and 1."""
