@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     field_spaces,
     metrics,
     nn,
+    numeric,
+    numeric_spaces,
     optim,
     quantization,
     report,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     train,
   )
   from jax_autorec.architecture import Architecture
+  from jax_autorec.numeric import AutoDis
   from jax_autorec.pipeline import Found, derive, run_population, run_search
   from jax_autorec.schema import Field, Schema
   from jax_autorec.streaming import run_stream, settle
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
   'Architecture',
+  'AutoDis',
   'Field',
   'Found',
   'Model',
@@ -56,6 +60,8 @@ __all__ = [
   'field_spaces',
   'metrics',
   'nn',
+  'numeric',
+  'numeric_spaces',
   'optim',
   'pack',
   'predict',
@@ -74,6 +80,7 @@ __all__ = [
 
 _HOME = {
   'Architecture': 'architecture',
+  'AutoDis': 'numeric',
   'Field': 'schema',
   'Found': 'pipeline',
   'Model': 'train.models',

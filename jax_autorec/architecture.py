@@ -38,9 +38,10 @@ SIZE_NAMES = {
 }
 SIZE_NOTE = (
   'Vectors: entries of their tables. Embedding parameters: those and '
-  'first-order weights. In all: with projections, codebooks and, in bits / 32, '
-  'codes, patterns and permutations. Trained parameters: of the whole model; '
-  'codes, patterns and permutations are not trained.'
+  'first-order weights. In all: with projections, codebooks, what makes '
+  'vectors of numbers and, in bits / 32, codes, patterns, permutations and '
+  'edges. Trained parameters: of the whole model; what counts in bits is not '
+  'trained.'
 )
 
 
@@ -169,7 +170,7 @@ class Architecture:
     choice: what is open about the vectors of the categorical fields, if
       anything is.
     arrays: what plans need beyond plain values: '{field}.remap' and so on,
-      see `FieldPlan` and `Quantizer`. 'initial/{table}' is where training
+      see `FieldPlan`, `Quantizer` and `numeric`. 'initial/{table}' is where training
       starts.
   """
 
@@ -209,6 +210,11 @@ class Architecture:
         raise errors.ConfigError(
           f'Interaction {plan.name!r} feeds the head, which has no MLP.'
         )
+    if self.interactions and not self.vector_fields:
+      raise errors.ConfigError(
+        f'Interactions {names} have no vectors to read: no field is '
+        'categorical, and the numeric ones have no embedding.'
+      )
     fed = [getattr(plan, 'to', 'logit') for plan in self.interactions]
     if self.head.hidden and not self.head.flat_embeddings and 'head' not in fed:
       raise errors.ConfigError(
@@ -258,8 +264,14 @@ class Architecture:
         )
 
   @property
+  def vector_fields(self) -> tuple[FieldPlan, ...]:
+    """Those that have vectors: all but numeric ones without an embedding."""
+    return tuple(plan for plan in self.fields if plan.has_vectors)
+
+  @property
   def field_index(self) -> dict[str, int]:
-    return {plan.name: i for i, plan in enumerate(self.fields)}
+    """Name -> place among the fields that have vectors."""
+    return {plan.name: i for i, plan in enumerate(self.vector_fields)}
 
   @property
   def categorical(self) -> tuple[FieldPlan, ...]:
@@ -268,6 +280,16 @@ class Architecture:
   @property
   def numeric(self) -> tuple[FieldPlan, ...]:
     return tuple(f for f in self.fields if f.kind == 'numeric')
+
+  @property
+  def bucketed(self) -> tuple[FieldPlan, ...]:
+    """Numeric fields of intervals, whose ids follow those of a batch."""
+    return tuple(plan for plan in self.numeric if plan.is_bucketed)
+
+  def is_fitted(self, plan: FieldPlan) -> bool:
+    """Whether a field's numeric embedding knows what it has to of the data."""
+    names = plan.numeric.arrays if plan.numeric else ()
+    return all(f'{plan.name}.{name}' in self.arrays for name in names)
 
   @property
   def dim(self) -> int:
@@ -281,6 +303,7 @@ class Architecture:
     """What the interactions and the head read of the fields."""
     views = []
     reads_flat = bool(self.head.hidden) and self.head.flat_embeddings
+    reads_flat &= bool(self.vector_fields)
     orders = [getattr(plan, 'order', 2) for plan in self.interactions]
     if reads_flat or 2 in orders:
       views.append('main')
@@ -295,18 +318,24 @@ class Architecture:
     """The embedding tables: one per view and distinct width.
 
     Sparse fields share a table of single entries, and factors of products
-    have tables of their own, since they start elsewhere. What is open about
-    single rows is a table too.
+    have tables of their own, since they start elsewhere. Buckets of numeric
+    fields have some, too, which nothing open about ids concerns. What is open
+    about single rows is a table as well.
+
+    Raises:
+      ConfigError: where the buckets of a numeric field are not known yet.
     """
     groups: dict[tuple[Any, ...], list[fields_lib.Part]] = {}
     for view in self.views:
       in_view: dict[tuple[Any, ...], list[fields_lib.Part]] = {}
-      for plan in self.categorical:
+      for plan in (*self.categorical, *self.bucketed):
         for dim, role, part in _parts(plan, view):
           in_view.setdefault((dim, role, view), []).append(part)
       groups |= {key: in_view[key] for key in sorted(in_view)}
     names = {'': '{view}_dim_{dim}', 'factor': '{view}_factor_dim_{dim}'}
     names |= {'first_order': 'first_order', 'sparse': '{view}_sparse'}
+    names |= {'buckets': '{view}_buckets_dim_{dim}'}
+    names |= {'first_order_buckets': 'first_order_buckets'}
     stacks = self.codebooks
     names |= {stack: f'{{view}}_queries_{stack}' for stack in stacks}
     tables = [
@@ -328,6 +357,20 @@ class Architecture:
       name = choices_lib.ROW_CHOICE
       tables.append(TablePlan(name, name, row_dim, parts))
     return tuple(tables)
+
+  @property
+  def main_table(self) -> TablePlan:
+    """The one table of the vectors of categorical fields.
+
+    Raises:
+      ValueError: where they lie in several, or in none.
+    """
+    (table,) = [
+      table
+      for table in self.tables
+      if table.view == 'main' and not table.of_buckets
+    ]
+    return table
 
   @property
   def codebooks(self) -> dict[str, tuple[FieldPlan, ...]]:
@@ -379,7 +422,26 @@ class Architecture:
     """
     return sum(map(self._projection_params, self.fields))
 
+  @property
+  def numeric_params(self) -> float:
+    """Entries of what makes vectors of numbers, but for tables of buckets."""
+    return round(sum(map(self._numeric_params, self.numeric)))
+
+  def _numeric_params(self, plan: FieldPlan) -> float:
+    """A field's part; of what several share, an even one."""
+    if not plan.has_vectors:
+      count = 1
+    else:
+      count = len([v for v in self.views if v != 'first_order'])
+    alike = [p for p in self.numeric if p.numeric == plan.numeric]
+    if plan.has_vectors:
+      alike = [p for p in alike if p.dim == plan.dim]
+    shared = plan.numeric.num_shared_params / len(alike)
+    return count * (plan.numeric.num_params(plan.dim) + shared)
+
   def _projection_params(self, plan: FieldPlan) -> int:
+    if not plan.has_vectors:
+      return 0
     if self.projection == 'zero_pad' or self.choice is not None:
       return 0
     offset = self.projection == 'affine'
@@ -391,8 +453,8 @@ class Architecture:
 
   @property
   def index_bytes(self) -> int:
-    """Bytes of permutations, patterns and packed codes, which look-ups need."""
-    return sum(plan.index_bytes for plan in self.categorical)
+    """Bytes of permutations, patterns, packed codes and edges of buckets."""
+    return sum(plan.index_bytes for plan in self.fields)
 
   @property
   def codebook_params(self) -> int:
@@ -408,10 +470,10 @@ class Architecture:
   def ep_total(self) -> float:
     """`embedding_params` and all else that vectors need, in float32 entries.
 
-    That is: projections, codebooks and the index, in bits / 32. What budgets
-    are given in.
+    That is: projections, codebooks, vectors and maps of numbers, and the index,
+    in bits / 32. What budgets are given in.
     """
-    extra = self.projection_params + self.codebook_params
+    extra = self.projection_params + self.codebook_params + self.numeric_params
     extra += self.index_bytes / 4
     return self.embedding_params + extra
 
@@ -422,6 +484,7 @@ class Architecture:
       plan.name: self._projection_params(plan)
       + plan.codebook_params
       + plan.index_bytes / 4
+      + (self._numeric_params(plan) if plan.numeric else 0)
       for plan in self.fields
     }
     for table in self.tables:
@@ -464,7 +527,7 @@ class Architecture:
 
   def to_dict(self) -> dict[str, Any]:
     return {
-      'fields': [dataclasses.asdict(plan) for plan in self.fields],
+      'fields': [plan.to_dict() for plan in self.fields],
       'interactions': [
         {'kind': plan.kind, **dataclasses.asdict(plan)}
         for plan in self.interactions
@@ -568,6 +631,17 @@ def _parts(
   plan: FieldPlan, view: str
 ) -> list[tuple[int, str, fields_lib.Part]]:
   """Width, role and part of every table that a field has rows in."""
+  if plan.is_bucketed:
+    if not plan.vocab_size:
+      raise errors.ConfigError(
+        f'The buckets of numeric field {plan.name!r} ({plan.numeric.title}) '
+        'are not fitted: call numeric_spaces.fit(architecture, data.train, '
+        'data.scales) first.'
+      )
+    if view == 'first_order':
+      whole = fields_lib.Piece(0, plan.vocab_size, 1)
+      return [(1, 'first_order_buckets', fields_lib.Part(plan, whole))]
+    return [(plan.dim, 'buckets', fields_lib.Part(plan, plan.all_pieces[0]))]
   if view == 'first_order':
     whole = fields_lib.Piece(0, plan.vocab_size, 1)
     return [(1, 'first_order', fields_lib.Part(plan, whole))]

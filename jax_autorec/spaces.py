@@ -1,20 +1,41 @@
 """Base models by name, as architectures whose products may be open."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import difflib
 import itertools
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
+from jax_autorec import numeric as numeric_lib
 from jax_autorec import schema as schema_lib
 
 PAIRS = ('fm', 'all', 'open')
 
+# An embedding for all numeric fields, or by name for some; a trained vector
+# times the value for the others.
+Numeric = numeric_lib.Embedding | Mapping[str, numeric_lib.Embedding] | None
+
 
 def field_plans(
-  schema: schema_lib.Schema, dim: int, pooling: str = 'mean'
+  schema: schema_lib.Schema,
+  dim: int,
+  pooling: str = 'mean',
+  numeric: Numeric = None,
 ) -> tuple[arch_lib.FieldPlan, ...]:
-  """Every field of a schema at one width, categorical fields first."""
+  """Every field of a schema at one width, categorical fields first.
+
+  Raises:
+    ConfigError: for the numeric embedding of a field that is not numeric.
+  """
+  names = [field.name for field in schema.numeric]
+  if not isinstance(numeric, Mapping):
+    numeric = dict.fromkeys(names, numeric)
+  unknown = [name for name in numeric if name not in names]
+  if unknown:
+    raise errors.ConfigError(
+      f'A numeric embedding is given for {unknown[0]!r}; the numeric fields '
+      f'are: {", ".join(names) or "none"}.'
+    )
   return tuple(
     arch_lib.FieldPlan(
       name=field.name,
@@ -23,6 +44,7 @@ def field_plans(
       vocab_size=field.vocab_size,
       max_length=field.max_length,
       pooling=pooling,
+      numeric=numeric.get(field.name),
     )
     for field in schema.categorical + schema.numeric
   )
@@ -31,8 +53,8 @@ def field_plans(
 def all_terms(
   fields: Sequence[arch_lib.FieldPlan], order: int
 ) -> tuple[tuple[str, ...], ...]:
-  """All combinations of `order` field names, in combination order."""
-  names = [plan.name for plan in fields]
+  """All combinations of `order` names of fields with vectors, in order."""
+  names = [plan.name for plan in fields if plan.has_vectors]
   if len(names) < order:
     raise errors.ConfigError(
       f'Products of order {order} need {order} fields, got {len(names)}.'
@@ -76,15 +98,20 @@ def _terms_and_gates(fields, asked, order, argument):
 
 
 def lr(
-  schema: schema_lib.Schema, *, pooling: str = 'mean'
+  schema: schema_lib.Schema,
+  *,
+  pooling: str = 'mean',
+  numeric: Numeric = None,
 ) -> arch_lib.Architecture:
   """Logistic regression: one weight per id.
 
   Args:
     schema: fitted schema.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: of numeric fields; no vector is read here, so that of those with
+      vectors (AutoDis, field embedding) the weight of the value alone is left.
   """
-  fields = field_plans(schema, 1, pooling)
+  fields = field_plans(schema, 1, pooling, numeric)
   return arch_lib.Architecture(fields, (), arch_lib.HeadPlan())
 
 
@@ -93,6 +120,7 @@ def fm(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: Numeric = None,
   pairs: str | Sequence[tuple[str, str]] = 'fm',
   triples: str | Sequence[tuple[str, str, str]] | None = None,
 ) -> arch_lib.Architecture:
@@ -102,12 +130,14 @@ def fm(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     pairs: 'fm': the plain sum of all inner products; 'all': all pairs,
       normalised and with trained gates; 'open': the same with gates to be
       searched; or the pairs to keep, normalised and gated.
     triples: None, 'all', 'open' or a sequence, for products of order 3.
   """
-  fields = field_plans(schema, dim, pooling)
+  fields = field_plans(schema, dim, pooling, numeric)
   interactions = _pair_terms(fields, pairs, 'logit')
   interactions += _triple_terms(fields, triples, 'logit')
   return arch_lib.Architecture(fields, interactions, arch_lib.HeadPlan())
@@ -118,6 +148,7 @@ def wide_deep(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: Numeric = None,
   hidden: Sequence[int] = (400, 400, 400),
   norm: str = 'batch',
   dropout: float = 0.2,
@@ -130,12 +161,14 @@ def wide_deep(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     hidden: widths of the MLP's hidden layers.
     norm: 'none', 'batch' or 'layer', before each activation.
     dropout: share of hidden units that training drops, in [0, 1).
   """
   return arch_lib.Architecture(
-    field_plans(schema, dim, pooling),
+    field_plans(schema, dim, pooling, numeric),
     (),
     arch_lib.HeadPlan(hidden=hidden, norm=norm, dropout=dropout),
   )
@@ -146,6 +179,7 @@ def deepfm(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: Numeric = None,
   pairs: str | Sequence[tuple[str, str]] = 'fm',
   triples: str | Sequence[tuple[str, str, str]] | None = None,
   hidden: Sequence[int] = (400, 400, 400),
@@ -158,13 +192,15 @@ def deepfm(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     pairs: as of `fm`.
     triples: as of `fm`.
     hidden: widths of the MLP's hidden layers.
     norm: 'none', 'batch' or 'layer', before each activation.
     dropout: share of hidden units that training drops, in [0, 1).
   """
-  fields = field_plans(schema, dim, pooling)
+  fields = field_plans(schema, dim, pooling, numeric)
   interactions = _pair_terms(fields, pairs, 'logit')
   interactions += _triple_terms(fields, triples, 'logit')
   return arch_lib.Architecture(
@@ -179,6 +215,7 @@ def ipnn(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: Numeric = None,
   pairs: str | Sequence[tuple[str, str]] = 'fm',
   triples: str | Sequence[tuple[str, str, str]] | None = None,
   hidden: Sequence[int] = (400, 400, 400),
@@ -191,13 +228,15 @@ def ipnn(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     pairs: as of `fm`, but 'fm' gives every plain product to the MLP.
     triples: as of `fm`.
     hidden: widths of the MLP's hidden layers.
     norm: 'none', 'batch' or 'layer', before each activation.
     dropout: share of hidden units that training drops, in [0, 1).
   """
-  fields = field_plans(schema, dim, pooling)
+  fields = field_plans(schema, dim, pooling, numeric)
   interactions = _pair_terms(fields, pairs, 'head')
   interactions += _triple_terms(fields, triples, 'head')
   return arch_lib.Architecture(
@@ -215,6 +254,7 @@ def rater(
   dim: int = 128,
   width: int | None = None,
   pooling: str = 'mean',
+  numeric: Numeric = None,
   hidden: Sequence[int] = (512,),
   norm: str = 'batch',
   dropout: float = 0.0,
@@ -230,6 +270,8 @@ def rater(
     dim: embedding width.
     width: common width, at least `dim`; None for `dim`.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     hidden: widths of the hidden layers.
     norm: 'none', 'batch' or 'layer', before each activation.
     dropout: share of hidden units that training drops, in [0, 1).
@@ -243,7 +285,7 @@ def rater(
     norm_inputs=True,
   )
   return arch_lib.Architecture(
-    field_plans(schema, dim, pooling),
+    field_plans(schema, dim, pooling, numeric),
     (),
     head,
     projection='affine',

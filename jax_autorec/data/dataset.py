@@ -83,6 +83,8 @@ class Dataset:
     truth: what a generator knows: 'test' -> Bayes-optimal 'auc', 'logloss';
       'pairs' -> the planted pairs, by name; more where its docstring says so
       (`planted.generate`, `planted_fields.generate`). Empty for real data.
+    scales: numeric field -> how its raw values were scaled, an
+      `encode.NumericMap`; a field without one was not.
   """
 
   name: str
@@ -95,6 +97,7 @@ class Dataset:
   fingerprint: str = ''
   directory: str | None = None
   truth: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  scales: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def head(self, num_rows: int) -> 'Dataset':
     """The first rows of every split; counts stay those of the whole."""

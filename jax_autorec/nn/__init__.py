@@ -7,6 +7,7 @@ from jax_autorec.nn import (
   initializers,
   interactions,
   model,
+  numeric,
   quantizers,
   row_chains,
 )
@@ -18,6 +19,7 @@ __all__ = [
   'initializers',
   'interactions',
   'model',
+  'numeric',
   'quantizers',
   'row_chains',
 ]

@@ -110,8 +110,8 @@ def init_variables(
   constants = model_lib.constants(architecture)
   variables = dict(jax.jit(init)(dense_key, batch, constants))
   params = variables['params'] = dict(variables.get('params', {}))
-  if architecture.codebooks:
-    params[model_lib.EMBEDDINGS] = embeddings.scale_codebooks(
+  if model_lib.EMBEDDINGS in params:
+    params[model_lib.EMBEDDINGS] = embeddings.scale_vectors(
       architecture, params[model_lib.EMBEDDINGS], table_std
     )
   variables.setdefault('batch_stats', {})
