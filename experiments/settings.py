@@ -10,7 +10,8 @@ from absl import logging
 from ml_collections import config_dict
 
 from jax_autorec import errors, spaces
-from jax_autorec.data import planted_fields
+from jax_autorec import numeric as numeric_lib
+from jax_autorec.data import planted_fields, planted_numeric
 from jax_autorec.train import settings as settings_lib
 
 TUNED = pathlib.Path(__file__).parent / 'tuned'
@@ -28,6 +29,10 @@ CONTROLS = {
   'random_entries': 'random entries',
   'random_rows': 'random rows',
   'uniform': 'one width',
+  **{
+    f'numeric_{kind}': f'numbers: {cls.title}'
+    for kind, cls in numeric_lib.EMBEDDINGS.items()
+  },
   'hash': 'hashed rows',
 }
 
@@ -298,6 +303,7 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
       f'No model {model!r}; the models are: {", ".join(spaces.MODELS)}.'
       + errors.nearest(model, spaces.MODELS)
     )
+  numeric_embedding(values)  # Refuses what makes no sense.
   is_searched = values['method'] != 'base'
   main = f'{model}+{values["method"]}' if is_searched else model
   label = values['label']
@@ -388,6 +394,25 @@ def batch_size(num_rows: int) -> int:
   while size > 256 and num_rows < 100 * size:
     size //= 2
   return size
+
+
+def numeric_embedding(
+  values: Mapping[str, Any],
+) -> numeric_lib.Embedding | None:
+  """The numeric embedding of a resolved config; None for the models' own.
+
+  Raises:
+    ConfigError: for an unknown kind, an option that the kind lacks, or options
+      without a kind.
+  """
+  options = given(values.get('numeric') or {})
+  kind = options.pop('kind', None)
+  if kind is None and options:
+    raise errors.ConfigError(
+      f'numeric.{next(iter(options))} is set, but numeric.kind is not; expected '
+      f'one of {", ".join(numeric_lib.EMBEDDINGS)}.'
+    )
+  return None if kind is None else numeric_lib.make(kind, **options)
 
 
 def fit_batch_size(values: dict[str, Any], num_rows: int) -> dict[str, Any]:

@@ -205,6 +205,7 @@ def make_task(
     steps,
     steps_per_epoch,
     values['seed'],
+    settings_lib.numeric_embedding(values),
   )
 
 

@@ -170,8 +170,8 @@ class Architecture:
     choice: what is open about the vectors of the categorical fields, if
       anything is.
     arrays: what plans need beyond plain values: '{field}.remap' and so on,
-      see `FieldPlan`, `Quantizer` and `numeric`. 'initial/{table}' is where training
-      starts.
+      see `FieldPlan`, `Quantizer` and `numeric`. 'initial/{table}' is where
+      training starts.
   """
 
   fields: tuple[FieldPlan, ...]

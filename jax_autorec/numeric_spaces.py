@@ -191,7 +191,7 @@ def _log_square(plan, values, labels, scale):
   count = int(np.searchsorted(edges, high, side='right'))
   edges, buckets = edges[:count], buckets[: count + 1]
   # Of equal edges (a scale may map two raw values to one) the last counts.
-  last = np.append(edges[1:] > edges[:-1], [True] * (count > 0))
+  last = np.append(edges[1:] > edges[:-1], np.ones(min(count, 1), bool))
   buckets = np.append(buckets[:1], buckets[1:][last])
   ids = np.unique(buckets, return_inverse=True)[1] + 1
   return {'edges': edges[last], 'buckets': ids.astype(np.int32)}

@@ -5,9 +5,11 @@ from what `experiments.tune` has chosen, once the data set and the model are
 known (`experiments.settings`). A value given by a person always wins.
 """
 
+import dataclasses
+
 from ml_collections import config_dict
 
-from jax_autorec import errors
+from jax_autorec import errors, numeric
 from jax_autorec.data import datasets
 
 
@@ -21,6 +23,17 @@ def parse(argument: str | None) -> tuple[str, bool]:
       f"Unknown word {unknown[0]!r} after the data set; expected 'tiny'."
     )
   return name, 'tiny' in flags
+
+
+def _numeric_options():
+  """The options of all numeric embeddings, unset."""
+  return {
+    field.name: config_dict.placeholder(type(field.default))
+    if field.default is not None
+    else config_dict.placeholder(float)
+    for cls in numeric.EMBEDDINGS.values()
+    for field in dataclasses.fields(cls)
+  }
 
 
 def config(argument: str | None, method: str) -> config_dict.ConfigDict:
@@ -50,6 +63,11 @@ def config(argument: str | None, method: str) -> config_dict.ConfigDict:
       'norm': unset(str),
       'dropout': unset(float),
     }
+  )
+  # How numeric fields become vectors: a kind of `jax_autorec.numeric` and its
+  # options; a trained vector times the value where nothing is said.
+  result.numeric = config_dict.ConfigDict(
+    {'kind': unset(str), **_numeric_options()}
   )
   result.train = config_dict.ConfigDict(
     {

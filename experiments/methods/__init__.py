@@ -2,6 +2,7 @@
 
 from experiments.methods import (
   autodim,
+  autodis,
   autoemb,
   autofis,
   autosrh,
@@ -22,6 +23,7 @@ from experiments.methods.base import Method, Task, plain
 METHODS: dict[str, Method] = {
   'base': Method(plain),
   'autofis': autofis.METHOD,
+  'autodis': autodis.METHOD,
   'fde': fde.METHOD,
   'mde': mde.METHOD,
   'qr': qr.METHOD,

@@ -59,7 +59,8 @@ class AutoDis(nn.Module):
   published: offsets, by default, with scores that start from quantiles; a
   vector of its own for a missing value, which is otherwise a 0; and
   straight-through gradients for 'max' and 'top_k', which had none. With offsets
-  form B starts with W + skip I = I, so that its scores start as form A's; else
+  form B starts with W + skip I = I, so that its scores start as form A's, and W
+  is trained in small units (`square_map`); else
   weights start as in the authors' code (A: U(-.01, .01)) or in TorchEasyRec (B:
   N(0, 2 / (1 + H)) and N(0, 1 / H), variances).
 
@@ -125,7 +126,7 @@ class AutoDis(nn.Module):
     return {
       'weight': given(lines.slopes),
       'bias': given(lines.kinks),
-      'mix': given((1 - plan.skip) * np.eye(plan.buckets)),
+      'mix': nn.initializers.zeros,
       'mix_bias': given(lines.offsets - lines.kinks),
     }
 
@@ -137,9 +138,31 @@ class AutoDis(nn.Module):
     if self.plan.form == 'A':
       return scores
     hidden = nn.leaky_relu(scores)
-    mixed = jnp.einsum('nij,bnj->bni', self.mix, hidden)
+    mixed = jnp.einsum('nij,bnj->bni', self.square_map(), hidden)
     mixed = mixed + self.plan.skip * hidden
     return mixed + self.mix_bias[None] if self.plan.use_bias else mixed
+
+  def square_map(self) -> Array:
+    """W of form B: [N, H, H], from hidden to scores.
+
+    Without offsets that is the parameter 'mix'. With them it is (1 - skip) I
+    plus 'mix' in units of 1 / H of a temperature over what a hidden unit
+    reaches on the train values. Lines that are to cross twenty times are steep,
+    and a step of Adam on a plain W would throw all crossings about.
+    """
+    if not self.plan.use_bias:
+      return self.mix
+    eye = np.eye(self.plan.buckets, dtype=np.float32)
+    return (1 - self.plan.skip) * eye[None] + self.mix * self._units()[:, None]
+
+  def _units(self):
+    quantiles = np.asarray(self.quantiles, np.float64)
+    lines = Lines(quantiles, self.plan.temperature)
+    span = quantiles[:, -1:] - quantiles[:, :1]
+    # A line may be level.
+    reach = np.maximum(np.abs(lines.slopes) * span, self.plan.temperature)
+    units = self.plan.temperature / (self.plan.buckets * reach)
+    return units.astype(np.float32)
 
   def temperatures(self, values: Array) -> Array:
     """Values [B, N] -> temperatures [B, N]."""
