@@ -128,6 +128,10 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     planted_fields.PRESETS,
     _PLANTED | {'dim': 16, 'search': {'autodim': {'epochs': 20}}},
   ),
+  # Two numbers and two fields of four values are few: vectors are narrow.
+  **dict.fromkeys(
+    planted_numeric.PRESETS, _PLANTED | {'dim': 4, 'batch_size': 1000}
+  ),
   'frappe': {
     'dim': 10,
     'epochs': 100,
@@ -409,8 +413,8 @@ def numeric_embedding(
   kind = options.pop('kind', None)
   if kind is None and options:
     raise errors.ConfigError(
-      f'numeric.{next(iter(options))} is set, but numeric.kind is not; expected '
-      f'one of {", ".join(numeric_lib.EMBEDDINGS)}.'
+      f'numeric.{next(iter(options))} is set, but numeric.kind is not; '
+      f'expected one of {", ".join(numeric_lib.EMBEDDINGS)}.'
     )
   return None if kind is None else numeric_lib.make(kind, **options)
 

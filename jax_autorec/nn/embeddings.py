@@ -7,7 +7,7 @@ makes of them (`FieldEmbeddings`), and a model accepts rows in place of tables.
 
 from collections.abc import Mapping, Sequence
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -380,10 +380,65 @@ def _pool(rows: Array, live: Array, plans: list[fields_lib.FieldPlan]) -> Array:
   return jnp.concatenate(pooled, 1)
 
 
-def _label(kind: numeric_lib.Embedding) -> str:
-  """What the parameters of a numeric embedding are called."""
-  is_plain = isinstance(kind, numeric_lib.FieldEmbedding)
-  return 'numeric' if is_plain else kind.kind
+class NumericGroup(NamedTuple):
+  """Numeric fields of one embedding and width, which one module serves.
+
+  Attributes:
+    name: scope of its parameters.
+    kind: the embedding.
+    dim: width of the vectors.
+    places: of the fields among the numeric ones.
+  """
+
+  name: str
+  kind: numeric_lib.Embedding
+  dim: int
+  places: tuple[int, ...]
+
+
+def numeric_groups(
+  architecture: arch_lib.Architecture, view: str
+) -> list[NumericGroup]:
+  """The groups of numeric fields of a view, but for those of intervals."""
+  kinds: dict[tuple[int, numeric_lib.Embedding], list[int]] = {}
+  for place, plan in enumerate(architecture.numeric):
+    if plan.is_bucketed:
+      continue
+    # The first order is the value's, whatever its vector is.
+    if view == 'first_order':
+      kinds.setdefault((1, numeric_lib.FieldEmbedding()), []).append(place)
+    elif plan.has_vectors:
+      kinds.setdefault((plan.dim, plan.numeric), []).append(place)
+  groups, names = [], []
+  for (dim, kind), places in sorted(kinds.items(), key=lambda item: item[0][0]):
+    is_plain = isinstance(kind, numeric_lib.FieldEmbedding)
+    name = f'{view}_{"numeric" if is_plain else kind.kind}_dim_{dim}'
+    # Of several with other options, all but the first have a number.
+    before = names.count(name)
+    names.append(name)
+    name = f'{name}_{before}' if before else name
+    groups.append(NumericGroup(name, kind, dim, tuple(places)))
+  return groups
+
+
+def soft_buckets(
+  architecture: arch_lib.Architecture, group: NumericGroup, **options: Any
+) -> numeric_nn.AutoDis:
+  """The module of a group of AutoDis, with what its fields were fitted by.
+
+  Args:
+    architecture: with the arrays.
+    group: of `numeric_groups`.
+    **options: 'name' or 'parent'.
+  """
+  plans = [architecture.numeric[place] for place in group.places]
+  arrays = [_stacked(architecture, plans, name) for name in group.kind.arrays]
+  return numeric_nn.AutoDis(group.kind, group.dim, *arrays, **options)
+
+
+def _stacked(architecture, plans, name):
+  """An array of several numeric fields: [N, ...]."""
+  return np.stack([fitted_array(architecture, plan, name) for plan in plans])
 
 
 def _has_row(ids: Array, parts: list[fields_lib.Part]) -> Array:
@@ -644,28 +699,13 @@ class FieldEmbeddings(nn.Module):
     """The same for other numeric fields, by embedding and width."""
     numeric = self.architecture.numeric
     cells, missing = self._cells(batch)
-    kinds: dict[tuple[numeric_lib.Embedding, int], list[int]] = {}
-    for place, plan in enumerate(numeric):
-      if plan.is_bucketed:
-        continue
-      # The first order is the value's, whatever its vector is.
-      kind = (numeric_lib.FieldEmbedding(), 1)
-      if view != 'first_order':
-        kind = (plan.numeric, plan.dim)
-        if not plan.has_vectors:
-          continue
-      kinds.setdefault(kind, []).append(place)
-    names = [f'{view}_{_label(kind)}_dim_{dim}' for kind, dim in kinds]
-    order = sorted(range(len(kinds)), key=lambda i: list(kinds)[i][1])
-    for i in order:
-      (kind, dim), places = list(kinds.items())[i]
-      # Of several with other options, all but the first have a number.
-      before = names[:i].count(names[i])
-      name = f'{names[i]}_{before}' if before else names[i]
+    for name, kind, dim, places in numeric_groups(self.architecture, view):
       own = np.array(places)
       values, absent = cells[:, own], missing[:, own]
       if isinstance(kind, numeric_lib.AutoDis):
-        vectors = self._soft(kind, dim, places, name)(values, absent)
+        group = NumericGroup(name, kind, dim, places)
+        module = soft_buckets(self.architecture, group, name=name)
+        vectors = module(values, absent)
       else:
         vectors = self._scaled(name, dim, values, absent)
       groups[name] = self._project(vectors, view, name, [0] * len(places))
@@ -681,21 +721,6 @@ class FieldEmbeddings(nn.Module):
     scaled = values[:, :, None] * slope[None]
     return jnp.where(missing[:, :, None], absent[None], scaled)
 
-  def _stacked(self, plans, array):
-    """An array of several fields: [N, ...]."""
-    found = [fitted_array(self.architecture, p, array) for p in plans]
-    return np.stack(found)
-
-  def _soft(self, kind, dim, places, name):
-    """The soft buckets of some numeric fields."""
-    plans = [self.architecture.numeric[place] for place in places]
-    return numeric_nn.AutoDis(
-      kind,
-      dim,
-      *(self._stacked(plans, array) for array in kind.arrays),
-      name=name,
-    )
-
   def _numbers(self, plans, cells, missing):
     """Inputs [B, K] of the numeric fields without vectors."""
     names = [plan.name for plan in self.architecture.numeric]
@@ -707,7 +732,7 @@ class FieldEmbeddings(nn.Module):
       places = np.array([names.index(plan.name) for plan in own])
       name = f'numbers_{kind.kind}_{number}'
       if isinstance(kind, numeric_lib.Powers):
-        arrays = [self._stacked(own, array) for array in kind.arrays]
+        arrays = [_stacked(self.architecture, own, a) for a in kind.arrays]
         module = numeric_nn.Powers(*arrays, name=name)
       else:
         module = numeric_nn.BottomMLP(kind.hidden, name=name)

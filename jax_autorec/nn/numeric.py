@@ -171,7 +171,8 @@ class AutoDis(nn.Module):
       return jnp.full(values.shape, plan.temperature, jnp.float32)
     # W1 [n ; x] in two parts: one is the same for all rows.
     known = jnp.asarray(self.statistics) @ self.temperature_in[:-1]
-    hidden = known[None] + values[:, :, None] * self.temperature_in[-1]
+    slope = self.temperature_in[-1]
+    hidden = known[None] + values[:, :, None] * slope[None, None]
     raw = (nn.leaky_relu(hidden) @ self.temperature_out)[..., 0]
     return plan.temperature + plan.temperature_spread * (
       2 * nn.sigmoid(raw) - 1

@@ -2,6 +2,7 @@
 
 from jax_autorec.train import (
   checkpoints,
+  learned,
   loop,
   models,
   parallel,
@@ -15,6 +16,7 @@ from jax_autorec.train import (
 
 __all__ = [
   'checkpoints',
+  'learned',
   'loop',
   'models',
   'parallel',
