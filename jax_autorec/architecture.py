@@ -493,12 +493,29 @@ class Architecture:
     return sizes
 
   @property
-  def constants(self) -> dict[str, np.ndarray]:
-    """The arrays that look-ups need."""
+  def kept_arrays(self) -> dict[str, np.ndarray]:
+    """Arrays that a trained model needs: all but what training started from."""
     return {
       name: array
       for name, array in self.arrays.items()
       if not name.startswith(INITIAL)
+    }
+
+  @property
+  def constants(self) -> dict[str, np.ndarray]:
+    """The arrays that look-ups need on a device.
+
+    What numeric embeddings were fitted by is small, and a part of the program.
+    """
+    of_numbers = {
+      f'{plan.name}.{name}'
+      for plan in self.numeric
+      for name in plan.numeric.arrays
+    }
+    return {
+      name: array
+      for name, array in self.kept_arrays.items()
+      if name not in of_numbers
     }
 
   @property

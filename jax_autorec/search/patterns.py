@@ -274,7 +274,7 @@ def with_bits(
     fields=tuple(fields),
     choice=None,
     width=space.dim,
-    arrays={**space.constants, **arrays},
+    arrays={**space.kept_arrays, **arrays},
   )
 
 

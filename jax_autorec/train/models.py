@@ -77,7 +77,7 @@ def save(model: Model, directory: str | os.PathLike[str]) -> pathlib.Path:
     The path of the weights.
   """
   architecture = model.architecture
-  dataclasses.replace(architecture, arrays=architecture.constants).save(
+  dataclasses.replace(architecture, arrays=architecture.kept_arrays).save(
     directory
   )
   path = pathlib.Path(directory) / 'weights.npz'
