@@ -41,11 +41,13 @@ setuptools.setup(
       'pytest-xdist>=3.6',
       'ruff>=0.9',
       'scikit-learn>=1.5',
+      'lightgbm>=4.3',
       'pandas>=2.2',
     ],
     'tpu': ['jax[tpu]'],
     'cuda': ['jax[cuda13]'],
     'export': ['flatbuffers>=24'],
     'logging': ['tensorboardX>=2.6'],
+    'trees': ['lightgbm>=4.3'],
   },
 )

@@ -22,10 +22,11 @@ _LAYERS = (
   {'search'},
   {'train'},
   {'data', 'nn', 'optim', 'report'},
-  {'field_spaces', 'quantization', 'sizes', 'spaces'},
+  {'field_spaces', 'numeric_spaces', 'quantization', 'sizes', 'spaces'},
   {'architecture'},
   {'choices'},
   {'fields'},
+  {'numeric'},
   {'comparison', 'metrics', 'rows'},
   {'schema', 'types'},
   {'errors', 'files'},
@@ -93,6 +94,7 @@ class ImportTest(absltest.TestCase):
       'jinja2',
       'pandas',
       'sklearn',
+      'lightgbm',
     )
     code = """
 import jax_autorec as jar
@@ -152,7 +154,8 @@ print(jar.nn.blocks.MLP((4,)).norm, jar.train.loop.Stopping().patience)
   def test_plain_data_do_not_import_jax(self):
     _python(
       'from jax_autorec import architecture, choices, errors, fields, schema\n'
-      'from jax_autorec import field_spaces, quantization, sizes, spaces',
+      'from jax_autorec import field_spaces, numeric_spaces, quantization\n'
+      'from jax_autorec import numeric, sizes, spaces',
       ('jax', 'flax'),
     )
 
