@@ -122,9 +122,10 @@ class AutoDis(Embedding):
     buckets: H, at least 1.
     form: 'A' or 'B'.
     use_bias: whether scores have offsets; False for the published map.
-    temperature: of the softmax, above 0; in the units of the scores. The
-      authors' 1e-5 goes with values in [0, 1] and weights of .01 (True starts
-      weights in proportion to it).
+    temperature: of the softmax, above 0; in the units of the scores.
+      TorchEasyRec's by default; the authors' 1e-5 goes with values in [0, 1]
+      and weights of .01. With offsets, weights start in proportion to it, and
+      the lower it is, the faster crossings move.
     adaptive: whether the temperature depends on value and field, as
       temperature + spread * (2 sigmoid(net) - 1), where the net, without
       offsets, reads 16 values of the field's distribution function, its mean,
@@ -146,7 +147,7 @@ class AutoDis(Embedding):
   buckets: int = 20
   form: str = 'B'
   use_bias: bool = True
-  temperature: float = 1.0
+  temperature: float = 0.1
   adaptive: bool = False
   spread: float | None = None
   hidden: int = 16

@@ -11,6 +11,7 @@ from absl.testing import absltest, parameterized
 import jax
 import numpy as np
 import optax
+import pytest
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
@@ -339,6 +340,55 @@ class RoadTest(parameterized.TestCase):
       self.assertIn('efd.edges', architecture.arrays)
     for one, other in zip(*map(jax.tree.leaves, found.values())):
       np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-4)
+
+
+_PLANTED = settings_lib.Settings(
+  epochs=20,
+  batch_size=1000,
+  learning_rate=0.01,
+  table_optimizer='dense_adam',
+  table_std=0.1,
+  embedding_l2=1e-4,
+  first_order_l2=1e-5,
+)
+_COMPARISONS = ('field', 'edd', 'efd', 'ld', 'td', 'powers', 'mlp')
+
+
+def _excess(shape, kinds, seed):
+  """Kind -> test log loss above what the true logits have, in nats.
+
+  A factorization machine with 20 buckets wherever there are any; the same
+  settings for all.
+  """
+  data = data_lib.load(f'planted_{shape}', seed=seed)
+  found = {}
+  for kind in kinds:
+    space = spaces.fm(data.schema, dim=4, numeric=numeric.make(kind))
+    model = retraining.retrain(space, data, _PLANTED, seed=seed)
+    loss = models.evaluate(model, data.test)['logloss']
+    found[kind] = loss - data.truth['test']['logloss']
+  return found
+
+
+class PlantedTest(parameterized.TestCase):
+  def test_autodis_beats_the_best_of_the_others_on_a_wave(self):
+    """All of them: the slow test."""
+    found = _excess('sine', ('autodis', 'efd', 'edd'), seed=1)
+    self.assertLess(found['autodis'], 0.6 * min(found['efd'], found['edd']))
+
+  @pytest.mark.slow
+  @parameterized.parameters('step', 'sine')
+  def test_autodis_beats_all_others(self, shape):
+    """In the mean over ten seeds, and in at least nine of them."""
+    kinds = ('autodis', *_COMPARISONS)
+    seeds = [_excess(shape, kinds, seed) for seed in range(11, 21)]
+    for kind in _COMPARISONS:
+      gains = [found[kind] - found['autodis'] for found in seeds]
+      wins = sum(gain > 0 for gain in gains)
+      self.assertGreaterEqual(wins, 9, f'{kind}: {gains}')
+      # Paired: two standard errors.
+      error = np.std(gains, ddof=1) / np.sqrt(len(gains))
+      self.assertGreater(np.mean(gains), 2 * error, kind)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ from jax_autorec import fields as fields_lib
 
 class EmbeddingTest(parameterized.TestCase):
   @parameterized.parameters(
-    numeric.AutoDis(buckets=7, adaptive=True, spread=0.25),
+    numeric.AutoDis(buckets=7, adaptive=True, spread=0.025),
     numeric.FieldEmbedding(),
     numeric.EqualWidth(5),
     numeric.EqualFrequency(5),
@@ -53,7 +53,7 @@ class EmbeddingTest(parameterized.TestCase):
     (dict(kind='autodis', spread=0.1), 'the temperature is constant'),
     (
       dict(kind='autodis', adaptive=True, spread=2.0),
-      'spread of AutoDis is 2.0; expected more than 0 and less than 1',
+      'spread of AutoDis is 2.0; expected more than 0 and less than 0.1',
     ),
     (dict(kind='td', buckets=1), 'buckets of TD is 1; .* at least 2'),
     (dict(kind='mlp', hidden=()), 'a width in hidden of the bottom MLP is 0'),

@@ -125,8 +125,8 @@ class AutoDisTest(parameterized.TestCase):
   @parameterized.parameters('max', 'top_k')
   def test_hard_aggregations_have_the_gradient_of_the_average(self, kind):
     """In scores; the vectors that were taken get all of theirs."""
-    hard = _module(aggregation=kind, top_k=2, form='A')
-    soft = _module(form='A')
+    hard = _module(aggregation=kind, top_k=2, form='A', temperature=1.0)
+    soft = _module(form='A', temperature=1.0)
     params, cells = _random(hard), _cells()
     slope = jnp.asarray(_cells(5)[0][:, :, None] * np.ones(_DIM, np.float32))
 
