@@ -505,6 +505,7 @@ def along_values(
     weights: [G][H], each row of sum 1.
   """
   import matplotlib
+  from matplotlib import ticker
   from matplotlib.figure import Figure
   import numpy as np
 
@@ -552,4 +553,6 @@ def along_values(
       axes.set_ylim(0, 1)
       axes.set_xlabel('value, as the model reads it')
       axes.set_ylabel('weight of a soft bucket')
+    for axes in panels:
+      axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
     return _svg(figure)

@@ -17,7 +17,7 @@ _QUANTILES = 20
 
 
 def numbers(
-  model: models.Model, train: dataset_lib.Split, num_points: int = 48
+  model: models.Model, train: dataset_lib.Split, num_points: int = 64
 ) -> dict[str, dict[str, Any]]:
   """Similarities of the vectors of a field's values, and their soft buckets.
 
