@@ -374,12 +374,12 @@ def _excess(shape, kinds, seed, buckets=20, num_rows=50_000, **changed):
 
 
 class PlantedTest(parameterized.TestCase):
-  def test_autodis_beats_all_others_on_a_wave(self):
-    """Few rows and few buckets; the slow test has more, and steps."""
+  def test_autodis_beats_what_comes_nearest_on_a_wave(self):
+    """Few rows and few buckets; the slow test has all others, and steps."""
     small = dict(buckets=10, num_rows=10_000, batch_size=250, epochs=8)
-    found = _excess('sine', ('autodis', *_COMPARISONS), seed=1, **small)
-    best = min(found[kind] for kind in _COMPARISONS)
-    self.assertLess(found['autodis'], 0.8 * best)
+    near = ('edd', 'efd', 'td')
+    found = _excess('sine', ('autodis', *near), seed=1, **small)
+    self.assertLess(found['autodis'], 0.8 * min(found[kind] for kind in near))
 
   @pytest.mark.slow
   @parameterized.parameters('step', 'sine')
