@@ -381,8 +381,9 @@ class PlantedTest(parameterized.TestCase):
     found = _excess('sine', ('autodis', *near), seed=1, **small)
     self.assertLess(found['autodis'], 0.8 * min(found[kind] for kind in near))
 
-  @pytest.mark.slow
+  # The mark within: the outer decorator makes new functions of the inner.
   @parameterized.parameters('step', 'sine')
+  @pytest.mark.slow
   def test_autodis_beats_all_others(self, shape):
     """In the mean over ten seeds, and in at least nine of them."""
     kinds = ('autodis', *_COMPARISONS)
