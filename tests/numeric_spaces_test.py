@@ -18,6 +18,7 @@ from jax_autorec import data as data_lib
 from jax_autorec import (
   errors,
   field_spaces,
+  interactions,
   numeric,
   numeric_spaces,
   pipeline,
@@ -27,6 +28,7 @@ from jax_autorec import (
 )
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import encode
+from jax_autorec.nn import embeddings
 from jax_autorec.nn import model as model_lib
 from jax_autorec.train import learned, models, retraining
 from jax_autorec.train import settings as settings_lib
@@ -295,6 +297,17 @@ def _space(name, schema):
   return spaces.build(name, schema, numeric=_KINDS, **options)
 
 
+def _batch(split, rows=8):
+  return types.Batch(
+    ids=split.ids[:rows],
+    numeric=split.numeric[:rows],
+    missing=split.missing[:rows],
+    labels=split.labels[:rows],
+    weights=np.ones(rows, np.float32),
+    mask=np.ones(rows, bool),
+  )
+
+
 class RoadTest(parameterized.TestCase):
   @parameterized.parameters(*_TRAINED)
   def test_base_models_train_with_every_embedding(self, name):
@@ -324,15 +337,7 @@ class RoadTest(parameterized.TestCase):
     data = _data(list(_KINDS))
     space = numeric_spaces.fit(_space(name, data.schema), data.train)
     model = model_lib.build(space)
-    split = data.train
-    batch = types.Batch(
-      ids=split.ids[:8],
-      numeric=split.numeric[:8],
-      missing=split.missing[:8],
-      labels=split.labels[:8],
-      weights=np.ones(8, np.float32),
-      mask=np.ones(8, bool),
-    )
+    batch = _batch(data.train)
     start = lambda key: model.init(key, batch)
     variables = jax.eval_shape(start, jax.random.key(0))
 
@@ -361,6 +366,54 @@ class RoadTest(parameterized.TestCase):
     held = sum(x.size for x in jax.tree.leaves(vectors))
     counted = space.numeric_params + space.projection_params
     self.assertEqual(counted + space.vector_params, held)
+
+  def test_field_aware_products_against_loops(self):
+    """Each field with vectors has one for each other; numbers are weighed."""
+    data = _data(list(_KINDS))
+    space = numeric_spaces.fit(_space('ffm', data.schema), data.train)
+    batch = _batch(data.train)
+    model = model_lib.build(space)
+    variables = model.init(jax.random.key(0), batch)
+    draw = lambda x: 0.3 * jax.random.normal(jax.random.key(x.size), x.shape)
+    variables = jax.tree.map(draw, variables)
+    params = variables['params']
+    views = embeddings.FieldEmbeddings(space).apply(
+      {'params': params['embeddings']}, batch
+    )
+    want = views['first_order'].sum(1) + params['bias'][0]
+    want += (views['numbers'] @ params['numbers']['kernel'])[:, 0]
+    count = len(_KINDS)  # Two fields of ids more, two without vectors less.
+    vectors = views['field_aware'].reshape(len(want), count, count - 1, 4)
+    for i in range(count):
+      for j in range(i + 1, count):
+        want += (vectors[:, i, j - 1] * vectors[:, j, i]).sum(1)
+    got = model.apply(variables, batch)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+  @parameterized.parameters('blocks', 'numbers_and_vectors')
+  def test_ids_alone_beside_an_mlp_that_reads_all(self, kind):
+    data = _data(list(_KINDS))
+    space = _space('wide_deep', data.schema)
+    plan = {
+      'blocks': interactions.BlockGraph(
+        (interactions.Block('mlp', ('vectors', 'values'), 5),)
+      ),
+      'numbers_and_vectors': interactions.NumbersAndVectors(
+        product='cat', hidden=(4,)
+      ),
+    }[kind]
+    space = dataclasses.replace(space, interactions=(plan,))
+    space = numeric_spaces.fit(space, data.train)
+    model = model_lib.build(space)
+    start = lambda key: model.init(key, _batch(data.train))
+    params = jax.eval_shape(start, jax.random.key(0))['params']
+    flat = 4 * len(space.vector_fields) + 6  # And what powers and MLP give.
+    if kind == 'blocks':
+      block = params['interactions']['blocks']['block_0']['Dense_0']['kernel']
+      self.assertEqual(block.shape, (2 * 4 + len(_KINDS), 5))
+    else:
+      flat += (2 + 1) * 4
+    self.assertEqual(params['mlp']['dense_0']['kernel'].shape, (flat, 4))
 
   def test_a_model_serves_in_a_fresh_process(self):
     data = _data(list(_KINDS))

@@ -61,7 +61,10 @@ def _blocks(plan, fields, axis_name):
 
   def run(views, mask, *, train):
     del mask, train
-    return module({kind: views[name] for kind, name in names.items()})
+    read = {kind: views[name] for kind, name in names.items()}
+    if 'vectors' in read:
+      read['vectors'] = towers.of_ids(read['vectors'], fields)
+    return module(read)
 
   return run
 
