@@ -60,7 +60,7 @@ def gates() -> Decisions:
   def derive(options, architecture):
     plans = []
     for plan in architecture.interactions:
-      if not plan.is_open:
+      if not interactions_lib.has_open_gates(plan):
         plans.append(plan)
         continue
       kept = np.flatnonzero(options[plan.name])
