@@ -420,7 +420,8 @@ _COUNTS = {
 
 _SMALL = {
   'hidden': (6,),
-  'sizes': (3, 2),
+  # Layer normalisation of two units is flat but at a point.
+  'sizes': (6, 5),
   'towers': ((4,), (2,)),
   'gate_hidden': (3,),
   'contexts': (('user', 'age'), ()),
