@@ -10,7 +10,8 @@ from absl import logging
 from ml_collections import config_dict
 
 from jax_autorec import errors, spaces
-from jax_autorec.data import planted_fields
+from jax_autorec import numeric as numeric_lib
+from jax_autorec.data import planted_fields, planted_numeric
 from jax_autorec.train import settings as settings_lib
 
 TUNED = pathlib.Path(__file__).parent / 'tuned'
@@ -30,6 +31,10 @@ CONTROLS = {
   'uniform': 'one width',
   'one_group': 'one group',
   'random_groups': 'random groups',
+  **{
+    f'numeric_{kind}': f'numbers: {cls.title}'
+    for kind, cls in numeric_lib.EMBEDDINGS.items()
+  },
   'hash': 'hashed rows',
 }
 
@@ -137,6 +142,10 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
   **dict.fromkeys(
     planted_fields.PRESETS,
     _PLANTED | {'dim': 16, 'search': {'autodim': {'epochs': 20}}},
+  ),
+  # Two numbers and two fields of four values are few: vectors are narrow.
+  **dict.fromkeys(
+    planted_numeric.PRESETS, _PLANTED | {'dim': 4, 'batch_size': 1000}
   ),
   'frappe': {
     'dim': 10,
@@ -392,6 +401,7 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
       f'No model {model!r}; the models are: {", ".join(spaces.MODELS)}.'
       + errors.nearest(model, spaces.MODELS)
     )
+  numeric_embedding(values)  # Refuses what makes no sense.
   is_searched = values['method'] != 'base'
   main = f'{model}+{values["method"]}' if is_searched else model
   label = values['label']
@@ -482,6 +492,25 @@ def batch_size(num_rows: int) -> int:
   while size > 256 and num_rows < 100 * size:
     size //= 2
   return size
+
+
+def numeric_embedding(
+  values: Mapping[str, Any],
+) -> numeric_lib.Embedding | None:
+  """The numeric embedding of a resolved config; None for the models' own.
+
+  Raises:
+    ConfigError: for an unknown kind, an option that the kind lacks, or options
+      without a kind.
+  """
+  options = given(values.get('numeric') or {})
+  kind = options.pop('kind', None)
+  if kind is None and options:
+    raise errors.ConfigError(
+      f'numeric.{next(iter(options))} is set, but numeric.kind is not; '
+      f'expected one of {", ".join(numeric_lib.EMBEDDINGS)}.'
+    )
+  return None if kind is None else numeric_lib.make(kind, **options)
 
 
 def fit_batch_size(values: dict[str, Any], num_rows: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from jax_autorec import data as data_lib
 from jax_autorec import errors, pipeline
 from jax_autorec import report as report_lib
 from jax_autorec.data import datasets
+from jax_autorec.train import learned as learned_lib
 from jax_autorec.train import models as models_lib
 from jax_autorec.train import retraining
 
@@ -138,6 +139,9 @@ def run(
     print(f'Retrained: {workdir}')
     return
   tests = _evaluate(models, data, settings, workdir)
+  learned = learned_lib.numbers(models['retrain'], data.train)
+  if learned:
+    reports.write_json(workdir / 'numbers.json', learned)
   file = reports.save(models['retrain'], workdir)
   report = _report(values, data, models, tests, derived, file)
   others = [m.info['seconds'] for s, m in models.items() if s != 'retrain']
@@ -205,6 +209,7 @@ def make_task(
     steps,
     steps_per_epoch,
     values['seed'],
+    settings_lib.numeric_embedding(values),
   )
 
 

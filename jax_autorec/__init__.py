@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     interactions,
     metrics,
     nn,
+    numeric,
+    numeric_spaces,
     optim,
     quantization,
     report,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     train,
   )
   from jax_autorec.architecture import Architecture
+  from jax_autorec.numeric import AutoDis
   from jax_autorec.pipeline import Found, derive, run_population, run_search
   from jax_autorec.schema import Field, Schema
   from jax_autorec.streaming import run_stream, settle
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
   'Architecture',
+  'AutoDis',
   'Field',
   'Found',
   'Model',
@@ -60,6 +64,8 @@ __all__ = [
   'interactions',
   'metrics',
   'nn',
+  'numeric',
+  'numeric_spaces',
   'optim',
   'pack',
   'predict',
@@ -78,6 +84,7 @@ __all__ = [
 
 _HOME = {
   'Architecture': 'architecture',
+  'AutoDis': 'numeric',
   'Field': 'schema',
   'Found': 'pipeline',
   'Model': 'train.models',

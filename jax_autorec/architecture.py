@@ -38,9 +38,10 @@ SIZE_NAMES = {
 }
 SIZE_NOTE = (
   'Vectors: entries of their tables. Embedding parameters: those and '
-  'first-order weights. In all: with projections, codebooks and, in bits / 32, '
-  'codes, patterns and permutations. Trained parameters: of the whole model; '
-  'codes, patterns and permutations are not trained.'
+  'first-order weights. In all: with projections, codebooks, what makes '
+  'vectors of numbers and, in bits / 32, codes, patterns, permutations and '
+  'edges. Trained parameters: of the whole model; what counts in bits is not '
+  'trained.'
 )
 
 
@@ -101,8 +102,8 @@ class Architecture:
     choice: what is open about the vectors of the categorical fields, if
       anything is.
     arrays: what plans need beyond plain values: '{field}.remap' and so on,
-      see `FieldPlan` and `Quantizer`. 'initial/{table}' is where training
-      starts.
+      see `FieldPlan`, `Quantizer` and `numeric`. 'initial/{table}' is where
+      training starts.
   """
 
   fields: tuple[FieldPlan, ...]
@@ -129,6 +130,19 @@ class Architecture:
         raise errors.ConfigError(
           f'Interaction {plan.name!r} feeds the head, which has no MLP.'
         )
+    without = [
+      plan.name
+      for plan in self.interactions
+      if any(
+        view.kind == 'vectors' and not view.of(self.fields)
+        for view in plan.views(self.fields)
+      )
+    ]
+    if without:
+      raise errors.ConfigError(
+        f'Interactions {without} have no vectors to read: no field is '
+        'categorical, and the numeric ones have no embedding.'
+      )
     fed = [plan.to for plan in self.interactions]
     if self.head.hidden and not self.head.flat_embeddings and 'head' not in fed:
       raise errors.ConfigError(
@@ -179,8 +193,14 @@ class Architecture:
         )
 
   @property
+  def vector_fields(self) -> tuple[FieldPlan, ...]:
+    """Those that have vectors: all but numeric ones without an embedding."""
+    return fields_lib.with_vectors(self.fields)
+
+  @property
   def field_index(self) -> dict[str, int]:
-    return {plan.name: i for i, plan in enumerate(self.fields)}
+    """Name -> place among the fields that have vectors."""
+    return {plan.name: i for i, plan in enumerate(self.vector_fields)}
 
   @property
   def categorical(self) -> tuple[FieldPlan, ...]:
@@ -189,6 +209,16 @@ class Architecture:
   @property
   def numeric(self) -> tuple[FieldPlan, ...]:
     return tuple(f for f in self.fields if f.kind == 'numeric')
+
+  @property
+  def bucketed(self) -> tuple[FieldPlan, ...]:
+    """Numeric fields of intervals, whose ids follow those of a batch."""
+    return tuple(plan for plan in self.numeric if plan.is_bucketed)
+
+  def is_fitted(self, plan: FieldPlan) -> bool:
+    """Whether a field's numeric embedding knows what it has to of the data."""
+    names = plan.numeric.arrays if plan.numeric else ()
+    return all(f'{plan.name}.{name}' in self.arrays for name in names)
 
   @property
   def dim(self) -> int:
@@ -201,7 +231,8 @@ class Architecture:
   def views(self) -> dict[str, View]:
     """What the interactions and the head read of the fields, by name.
 
-    'main' comes first and 'first_order' last, where they are read.
+    'main' comes first and 'first_order' last, where they are read. A view that
+    no field takes part in is not there.
     """
     read = []
     if self.head.hidden and self.head.flat_embeddings:
@@ -209,10 +240,13 @@ class Architecture:
     for plan in self.interactions:
       read += plan.views(self.fields)
     read.sort(key=lambda view: view.name != interactions_lib.MAIN.name)
+    read.append(interactions_lib.NUMBERS)
     if self.head.first_order:
       read.append(interactions_lib.FIRST_ORDER)
     views: dict[str, View] = {}
     for view in read:
+      if not view.of(self.fields):
+        continue
       known = views.get(view.name, view)
       views[view.name] = interactions_lib.join(known, view)
     return views
@@ -243,19 +277,28 @@ class Architecture:
     """The embedding tables: one per view and distinct width.
 
     Sparse fields share a table of single entries, and factors of products
-    have tables of their own, since they start elsewhere. What is open about
-    single rows is a table too.
+    have tables of their own, since they start elsewhere. Buckets of numeric
+    fields have some, too, which nothing open about ids concerns. What is open
+    about single rows is a table as well.
+
+    Raises:
+      ConfigError: where the buckets of a numeric field are not known yet.
     """
     groups: dict[tuple[Any, ...], list[fields_lib.Part]] = {}
     for view in self.views.values():
       in_view: dict[tuple[Any, ...], list[fields_lib.Part]] = {}
-      for plan in self.categorical if view.kind != 'values' else ():
-        own = _parts(plan, view) if view.has(plan.name) else ()
+      looked_up = (*self.categorical, *self.bucketed)
+      if view.kind not in ('vectors', 'weights'):
+        looked_up = ()
+      for plan in view.of(looked_up):
+        own = _parts(plan, view)
         for dim, role, part in own:
           in_view.setdefault((dim, role, view.name), []).append(part)
       groups |= {key: in_view[key] for key in sorted(in_view)}
     names = {'': '{view}_dim_{dim}', 'factor': '{view}_factor_dim_{dim}'}
     names |= {'weights': '{view}', 'sparse': '{view}_sparse'}
+    names |= {'buckets': '{view}_buckets_dim_{dim}'}
+    names |= {'weights_buckets': '{view}_buckets'}
     stacks = self.codebooks
     names |= {stack: f'{{view}}_queries_{stack}' for stack in stacks}
     tables = [
@@ -277,6 +320,20 @@ class Architecture:
       name = choices_lib.ROW_CHOICE
       tables.append(TablePlan(name, name, row_dim, parts))
     return tuple(tables)
+
+  @property
+  def main_table(self) -> TablePlan:
+    """The one table of the vectors of categorical fields.
+
+    Raises:
+      ValueError: where they lie in several, or in none.
+    """
+    (table,) = [
+      table
+      for table in self.tables
+      if table.view == 'main' and not table.of_buckets
+    ]
+    return table
 
   @property
   def codebooks(self) -> dict[str, tuple[FieldPlan, ...]]:
@@ -328,6 +385,24 @@ class Architecture:
     """
     return sum(map(self._projection_params, self.fields))
 
+  @property
+  def numeric_params(self) -> float:
+    """Entries of what makes vectors of numbers, but for tables of buckets."""
+    return round(sum(map(self._numeric_params, self.numeric)))
+
+  def _numeric_params(self, plan: FieldPlan) -> float:
+    """A field's part; of what several share, an even one."""
+    alike = [p for p in self.numeric if p.numeric == plan.numeric]
+    if plan.has_vectors:
+      alike = [p for p in alike if p.dim == plan.dim]
+    kinds = ('vectors', 'numbers')
+    total = 0.0
+    for view in self.views.values():
+      if view.kind in kinds and plan in view.of(self.fields):
+        total += plan.numeric.num_params(view.copies * plan.dim)
+        total += plan.numeric.num_shared_params / len(view.of(alike))
+    return total
+
   def _projection_params(self, plan: FieldPlan) -> int:
     if self.projection == 'zero_pad' or self.choice is not None:
       return 0
@@ -335,7 +410,7 @@ class Architecture:
     views = [
       view
       for view in self.views.values()
-      if view.kind == 'vectors' and view.has(plan.name)
+      if view.kind == 'vectors' and plan in view.of(self.fields)
     ]
     # The vectors of a view share their map.
     return len(views) * sum(
@@ -346,8 +421,8 @@ class Architecture:
 
   @property
   def index_bytes(self) -> int:
-    """Bytes of permutations, patterns and packed codes, which look-ups need."""
-    return sum(plan.index_bytes for plan in self.categorical)
+    """Bytes of permutations, patterns, packed codes and edges of buckets."""
+    return sum(plan.index_bytes for plan in self.fields)
 
   @property
   def codebook_params(self) -> int:
@@ -363,10 +438,10 @@ class Architecture:
   def ep_total(self) -> float:
     """`embedding_params` and all else that vectors need, in float32 entries.
 
-    That is: projections, codebooks and the index, in bits / 32. What budgets
-    are given in.
+    That is: projections, codebooks, vectors and maps of numbers, and the index,
+    in bits / 32. What budgets are given in.
     """
-    extra = self.projection_params + self.codebook_params
+    extra = self.projection_params + self.codebook_params + self.numeric_params
     extra += self.index_bytes / 4
     return self.embedding_params + extra
 
@@ -377,6 +452,7 @@ class Architecture:
       plan.name: self._projection_params(plan)
       + plan.codebook_params
       + plan.index_bytes / 4
+      + (self._numeric_params(plan) if plan.numeric else 0)
       for plan in self.fields
     }
     for table in self.tables:
@@ -385,12 +461,29 @@ class Architecture:
     return sizes
 
   @property
-  def constants(self) -> dict[str, np.ndarray]:
-    """The arrays that look-ups need."""
+  def kept_arrays(self) -> dict[str, np.ndarray]:
+    """Arrays that a trained model needs: all but what training started from."""
     return {
       name: array
       for name, array in self.arrays.items()
       if not name.startswith(INITIAL)
+    }
+
+  @property
+  def constants(self) -> dict[str, np.ndarray]:
+    """The arrays that look-ups need on a device.
+
+    What numeric embeddings were fitted by is small, and a part of the program.
+    """
+    of_numbers = {
+      f'{plan.name}.{name}'
+      for plan in self.numeric
+      for name in plan.numeric.arrays
+    }
+    return {
+      name: array
+      for name, array in self.kept_arrays.items()
+      if name not in of_numbers
     }
 
   @property
@@ -419,7 +512,7 @@ class Architecture:
 
   def to_dict(self) -> dict[str, Any]:
     return {
-      'fields': [dataclasses.asdict(plan) for plan in self.fields],
+      'fields': [plan.to_dict() for plan in self.fields],
       'interactions': [
         {'kind': plan.kind, **dataclasses.asdict(plan)}
         for plan in self.interactions
@@ -524,8 +617,19 @@ def _parts(
   plan: FieldPlan, view: View
 ) -> list[tuple[int, str, fields_lib.Part]]:
   """Width, role and part of every table that a field has rows in."""
+  if plan.is_bucketed and not plan.vocab_size:
+    raise errors.ConfigError(
+      f'The buckets of numeric field {plan.name!r} ({plan.numeric.title}) are '
+      'not fitted: call numeric_spaces.fit(architecture, data.train, '
+      'data.scales) first.'
+    )
+  whole = fields_lib.Piece(0, plan.vocab_size, 1)
+  if plan.is_bucketed:
+    if view.kind == 'weights':
+      return [(1, 'weights_buckets', fields_lib.Part(plan, whole))]
+    part = fields_lib.Part(plan, plan.all_pieces[0])
+    return [(view.copies * plan.dim, 'buckets', part)]
   if view.kind == 'weights':
-    whole = fields_lib.Piece(0, plan.vocab_size, 1)
     return [(1, 'weights', fields_lib.Part(plan, whole))]
   if plan.num_values:
     return [(view.copies, 'sparse', fields_lib.Part(plan, None))]

@@ -294,7 +294,7 @@ def with_row_mask(
     choice=None,
     width=choice.width,
     projection=choice.transform,
-    arrays=arrays,
+    arrays={**architecture.kept_arrays, **arrays},
   )
 
 

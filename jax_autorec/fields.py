@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jax_autorec import errors
+from jax_autorec import numeric as numeric_lib
 from jax_autorec import schema as schema_lib
 
 POOLINGS = ('sum', 'mean')
@@ -199,7 +200,8 @@ class FieldPlan:
     name: the field's name.
     kind: 'categorical' or 'numeric'.
     dim: width of its vectors, at least 1.
-    vocab_size: number of ids; 0 for a numeric field.
+    vocab_size: number of ids; of a numeric field that of its buckets and of the
+      missing value, once they are fitted, and else 0.
     max_length: values per row; several are pooled.
     pooling: 'sum' or 'mean' over the values of a multi-valued field.
     pieces: which ids own which rows; None for a row of `dim` per id, and none
@@ -214,6 +216,8 @@ class FieldPlan:
       from entry '{name}.starts' int32 [vocab_size] on.
     quantizer: how vectors are made of codebooks; None for plain rows. The
       first-order weights of ids are never quantised.
+    numeric: of a numeric field, how its value becomes a vector: a trained
+      vector times the value if nothing else is said.
   """
 
   name: str
@@ -227,9 +231,11 @@ class FieldPlan:
   remap: bool = False
   num_values: int = 0
   quantizer: Quantizer | None = None
+  numeric: numeric_lib.Embedding | None = None
 
   def __post_init__(self):
     check(self.kind, schema_lib.KINDS, f'Kind of field {self.name!r}')
+    self._set_numeric()
     check(self.pooling, POOLINGS, f'Pooling of field {self.name!r}')
     check(self.combine, COMBINES, f'Combination of field {self.name!r}')
     if not isinstance(self.dim, int) or self.dim < 1:
@@ -251,6 +257,24 @@ class FieldPlan:
       )
     if self.quantizer is not None:
       self._check_quantizer()
+
+  def _set_numeric(self):
+    numeric = self.numeric
+    if isinstance(numeric, dict):
+      numeric = numeric_lib.from_dict(numeric)
+    if self.kind == 'numeric':
+      numeric = numeric or numeric_lib.FieldEmbedding()
+      if not isinstance(numeric, numeric_lib.Embedding):
+        raise errors.ConfigError(
+          f'Numeric embedding of field {self.name!r} is {numeric!r}; expected '
+          'one of jax_autorec.numeric, as numeric.AutoDis().'
+        )
+    elif numeric is not None:
+      raise errors.ConfigError(
+        f'Categorical field {self.name!r} has a numeric embedding, '
+        f'{numeric.title}; expected one for numeric fields alone.'
+      )
+    object.__setattr__(self, 'numeric', numeric)
 
   def _check_quantizer(self):
     if isinstance(self.quantizer, dict):
@@ -297,9 +321,33 @@ class FieldPlan:
         'equal ranges, or such as do not overlap.'
       )
 
+  def to_dict(self) -> dict[str, Any]:
+    """Its JSON values; a numeric field's plain vector goes without saying."""
+    values = dataclasses.asdict(self)
+    numeric = values.pop('numeric')
+    if numeric is not None and self.numeric != numeric_lib.FieldEmbedding():
+      values['numeric'] = self.numeric.to_dict()
+    return values
+
+  @property
+  def has_vectors(self) -> bool:
+    """Whether the field has vectors; if not, its number is a plain input."""
+    return self.numeric is None or self.numeric.has_vectors
+
+  @property
+  def is_bucketed(self) -> bool:
+    """Whether it is a numeric field of intervals, which have ids."""
+    return self.numeric is not None and self.numeric.is_bucketed
+
   @property
   def index_bytes(self) -> int:
-    """Bytes of its permutation, pattern or packed codes."""
+    """Bytes of its permutation, pattern, packed codes, edges or statistics."""
+    if self.is_bucketed:
+      # Edges, and the ids of the intervals between; of the two-to-one buckets
+      # of LD an edge or two more.
+      return 4 * max(2 * self.vocab_size - 3, 1)
+    if self.numeric is not None:
+      return 4 * self.numeric.num_constants
     if self.num_values:
       return self.vocab_size * (-(-self.dim // 8) + 4)
     if self.quantizer and self.quantizer.packed:
@@ -317,6 +365,11 @@ class FieldPlan:
     if self.pieces is None:
       return (Piece(0, self.vocab_size, self.dim),)
     return self.pieces
+
+
+def with_vectors(plans: Sequence[FieldPlan]) -> tuple[FieldPlan, ...]:
+  """Those that have vectors: all but numeric ones without an embedding."""
+  return tuple(plan for plan in plans if plan.has_vectors)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -386,6 +439,11 @@ class TablePlan:
   @property
   def num_rows(self) -> int:
     return sum(part.num_rows for part in self.parts)
+
+  @property
+  def of_buckets(self) -> bool:
+    """Whether its rows are those of buckets of numeric fields."""
+    return any(part.field.kind == 'numeric' for part in self.parts)
 
   @property
   def space(self) -> str:

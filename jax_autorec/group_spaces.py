@@ -51,12 +51,12 @@ def open_groups(
   too_high = [
     order
     for order, count in enumerate(counts, 1)
-    if count and order > len(architecture.fields)
+    if count and order > len(architecture.vector_fields)
   ]
   if too_high:
     raise errors.ConfigError(
-      f'Groups of order {too_high[0]} of {len(architecture.fields)} fields; '
-      'expected orders up to their number.'
+      f'Groups of order {too_high[0]} of {len(architecture.vector_fields)} '
+      'fields that have vectors; expected orders up to their number.'
     )
   head = dataclasses.replace(architecture.head, flat_embeddings=False)
   groups = tuple(

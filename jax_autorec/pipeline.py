@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, files
+from jax_autorec import errors, files, numeric_spaces
 from jax_autorec import interactions as interactions_lib
 from jax_autorec.data import batches as batches_lib
 from jax_autorec.data import dataset as dataset_lib
@@ -89,7 +89,8 @@ def run_search(
   """Trains a supernet's weights and choices together.
 
   Args:
-    space: an architecture with open choices.
+    space: an architecture with open choices; its numeric embeddings are fitted
+      on the train split, where they are not yet.
     selectors: path of an open slot ('interactions') -> its selector.
     data: encoded splits; the test split is never read.
     settings: how weights are trained; patience applies where all selectors
@@ -109,6 +110,7 @@ def run_search(
     raise errors.ConfigError(
       f'A search of {num_steps} steps; expected at least 1.'
     )
+  space = numeric_spaces.fit(space, data.train, data.scales)
   for selector in selectors.values():
     selector.check(space)
   model = model_lib.build(

@@ -22,10 +22,18 @@ _LAYERS = (
   {'search'},
   {'train'},
   {'data', 'nn', 'optim', 'report'},
-  {'field_spaces', 'group_spaces', 'quantization', 'sizes', 'spaces'},
+  {
+    'field_spaces',
+    'group_spaces',
+    'numeric_spaces',
+    'quantization',
+    'sizes',
+    'spaces',
+  },
   {'architecture'},
   {'choices', 'interactions'},
   {'fields'},
+  {'numeric'},
   {'comparison', 'metrics', 'rows'},
   {'schema', 'types'},
   {'errors', 'files'},
@@ -93,6 +101,7 @@ class ImportTest(absltest.TestCase):
       'jinja2',
       'pandas',
       'sklearn',
+      'lightgbm',
     )
     code = """
 import jax_autorec as jar
@@ -153,7 +162,7 @@ print(jar.nn.blocks.MLP((4,)).norm, jar.train.loop.Stopping().patience)
     _python(
       'from jax_autorec import architecture, choices, errors, fields, schema\n'
       'from jax_autorec import field_spaces, group_spaces, interactions\n'
-      'from jax_autorec import quantization\n'
+      'from jax_autorec import numeric, numeric_spaces, quantization\n'
       'from jax_autorec import sizes, spaces',
       ('jax', 'flax'),
     )

@@ -55,7 +55,8 @@ class QuantizeTest(parameterized.TestCase):
     self.assertEqual(packed.embedding_params, first_order + 6 * 8)
     self.assertEqual(8 * packed.index_bytes, codes)
     self.assertEqual(32 * packed.codebook_params, books)
-    total = 32 * (first_order + 6 * 8) + codes + books
+    self.assertEqual(packed.numeric_params, 2 * 8)
+    total = 32 * (first_order + 6 * 8 + 2 * 8) + codes + books
     self.assertEqual(32 * packed.ep_total, total)
     # In training there are queries, and keys beside the values.
     self.assertEqual(plan.embedding_params, plain.embedding_params)
@@ -74,13 +75,17 @@ class QuantizeTest(parameterized.TestCase):
   def test_a_budget_is_met(self):
     plain = spaces.deepfm(_skewed(), dim=16)
     least = quantization.quantize(plain, 'vq', 8, [(1.0, 2)]).packed.ep_total
-    for budget in np.geomspace(1.02 * least, 0.9 * plain.ep_total, 40):
+    # The vectors of the number are not quantised: budgets are for the rest.
+    numbers = plain.numeric_params
+    whole = plain.ep_total - numbers
+    for rest in np.geomspace(1.02 * (least - numbers), 0.9 * whole, 40):
+      budget = rest + numbers
       plan = quantization.quantize_within(plain, 'vq', 8, (0.1, 0.9), budget)
       self.assertLessEqual(plan.packed.ep_total, budget)
       self.assertLen(plan.fields[0].quantizer.tiers, 2)
       # Nothing lies between the largest codebooks and plain rows.
-      filled = 0.9 if budget < 0.7 * plain.ep_total else 0.7
-      self.assertGreaterEqual(plan.packed.ep_total, filled * budget)
+      filled = 0.9 if rest < 0.7 * whole else 0.7
+      self.assertGreaterEqual(plan.packed.ep_total - numbers, filled * rest)
     with self.assertRaisesRegex(errors.ConfigError, f'has {least}'):
       quantization.quantize_within(plain, 'vq', 8, (0.1, 0.9), least - 1)
 

@@ -83,7 +83,7 @@ class SpacesTest(parameterized.TestCase):
       spaces.build('lr', schema)
 
   def test_options(self):
-    self.assertEqual(spaces.options('lr'), {'pooling': 'mean'})
+    self.assertEqual(spaces.options('lr'), {'pooling': 'mean', 'numeric': None})
     self.assertEqual(spaces.options('crossnet')['layers'], 6)
     with self.assertRaisesRegex(errors.ConfigError, "mean 'dim'"):
       spaces.build('fm', _SCHEMA, dims=4)

@@ -5,13 +5,15 @@ from what `experiments.tune` has chosen, once the data set and the model are
 known (`experiments.settings`). A value given by a person always wins.
 """
 
+import dataclasses
+
 from ml_collections import config_dict
 
-from jax_autorec import errors, spaces
+from jax_autorec import errors, numeric, spaces
 from jax_autorec.data import datasets
 
 # Options of models that no config sets: methods do, or nobody needs to.
-_OTHERS = ('pooling', 'pairs', 'triples', 'width')
+_OTHERS = ('pooling', 'numeric', 'pairs', 'triples', 'width')
 
 
 def parse(argument: str | None) -> tuple[str, bool]:
@@ -49,6 +51,17 @@ def engine() -> config_dict.ConfigDict:
   )
 
 
+def _numeric_options():
+  """The options of all numeric embeddings, unset."""
+  return {
+    field.name: config_dict.placeholder(type(field.default))
+    if field.default is not None
+    else config_dict.placeholder(float)
+    for cls in numeric.EMBEDDINGS.values()
+    for field in dataclasses.fields(cls)
+  }
+
+
 def config(argument: str | None, method: str) -> config_dict.ConfigDict:
   """What every experiment has: data, model, training, controls."""
   name, tiny = parse(argument)
@@ -77,6 +90,11 @@ def config(argument: str | None, method: str) -> config_dict.ConfigDict:
       for option, default in spaces.options(model).items()
       if option not in _OTHERS
     }
+  )
+  # How numeric fields become vectors: a kind of `jax_autorec.numeric` and its
+  # options; a trained vector times the value where nothing is said.
+  result.numeric = config_dict.ConfigDict(
+    {'kind': unset(str), **_numeric_options()}
   )
   result.train = config_dict.ConfigDict(
     {

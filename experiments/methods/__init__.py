@@ -3,6 +3,7 @@
 from experiments.methods import (
   autoctr,
   autodim,
+  autodis,
   autoemb,
   autofis,
   autogroup,
@@ -24,6 +25,7 @@ from experiments.methods.base import Method, Task, plain
 METHODS: dict[str, Method] = {
   'base': Method(plain),
   'autofis': autofis.METHOD,
+  'autodis': autodis.METHOD,
   'autogroup': autogroup.METHOD,
   'fde': fde.METHOD,
   'mde': mde.METHOD,

@@ -21,7 +21,7 @@ def _space(task: base.Task) -> arch_lib.Architecture:
   plain = task.build()
   counts = options['counts']
   if counts is None:
-    num_fields = len(plain.fields)
+    num_fields = len(plain.vector_fields)
     counts = [round(own * num_fields) for own in _PER_FIELD[:num_fields]]
   return group_spaces.open_groups(
     plain,

@@ -9,7 +9,8 @@ import optax
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
-from jax_autorec import errors, search, sizes, spaces
+from jax_autorec import errors, numeric_spaces, search, sizes, spaces
+from jax_autorec import numeric as numeric_lib
 from jax_autorec.search import controls, engines
 
 
@@ -26,6 +27,7 @@ class Task:
     steps: length of the search.
     steps_per_epoch: of it.
     seed: of the run.
+    numeric: embedding of all numeric fields; None for the models' own.
   """
 
   data: data_lib.Dataset
@@ -35,6 +37,7 @@ class Task:
   steps: int = 0
   steps_per_epoch: int = 0
   seed: int = 0
+  numeric: numeric_lib.Embedding | None = None
 
   def __post_init__(self):
     dims = self.search.get('dims')
@@ -51,9 +54,10 @@ class Task:
       )
 
   def build(self, **overrides: Any) -> arch_lib.Architecture:
-    """The base model, with some options replaced."""
-    options = {**self.options, **overrides}
-    return spaces.build(self.model, self.data.schema, **options)
+    """The base model, with some options replaced, fitted to the train split."""
+    options = {**self.options, 'numeric': self.numeric, **overrides}
+    built = spaces.build(self.model, self.data.schema, **options)
+    return numeric_spaces.fit(built, self.data.train, self.data.scales)
 
 
 def all_rows(task: Task) -> data_lib.Dataset:

@@ -95,6 +95,8 @@ class Dataset:
     truth: what a generator knows: 'test' -> Bayes-optimal 'auc', 'logloss';
       'pairs' -> the planted pairs, by name; more where its docstring says so
       (`planted.generate`, `planted_fields.generate`). Empty for real data.
+    scales: numeric field -> how its raw values were scaled, an
+      `encode.NumericMap`; a field without one was not.
   """
 
   name: str
@@ -107,6 +109,7 @@ class Dataset:
   fingerprint: str = ''
   directory: str | None = None
   truth: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  scales: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def sample(self, train: int, valid: int, seed: int) -> 'Dataset':
     """So many rows of these splits, drawn evenly; see `Split.sample`."""

@@ -11,7 +11,14 @@ from absl import logging
 
 from jax_autorec import errors
 from jax_autorec.data import dataset as dataset_lib
-from jax_autorec.data import ingest, planted, planted_fields, readers, store
+from jax_autorec.data import (
+  ingest,
+  planted,
+  planted_fields,
+  planted_numeric,
+  readers,
+  store,
+)
 from jax_autorec.data import progress as progress_lib
 from jax_autorec.data import source as source_lib
 
@@ -375,6 +382,7 @@ SOURCES: dict[str, Callable[..., source_lib.Source]] = {
 GENERATORS: dict[str, Callable[..., dataset_lib.Dataset]] = {
   **dict.fromkeys(planted.PRESETS, planted.generate),
   **dict.fromkeys(planted_fields.PRESETS, planted_fields.generate),
+  **dict.fromkeys(planted_numeric.PRESETS, planted_numeric.generate),
 }
 NAMES = (*GENERATORS, *SOURCES)
 

@@ -303,7 +303,20 @@ def open_store(
     counts=manifest['counts'],
     fingerprint=manifest['fingerprint'],
     directory=str(directory),
+    scales={
+      name: scale
+      for name, scale in _numeric_maps(directory).items()
+      if schema.field(name).kind == 'numeric'
+    },
   )
+
+
+def _numeric_maps(directory):
+  maps = json.loads((directory / 'numeric.json').read_text('utf-8'))
+  return {
+    name: encode.NumericMap(**(values | {'edges': tuple(values['edges'])}))
+    for name, values in maps.items()
+  }
 
 
 def _vocabulary_tables(directory, columns):
@@ -329,13 +342,9 @@ def read_encoder(directory: str | os.PathLike[str]) -> encode.Encoder:
     vocabularies[name] = vocabulary_lib.Vocabulary(
       pc.cast(values, pa.large_string()), table['count'].to_numpy()
     )
-  numeric = json.loads((directory / 'numeric.json').read_text('utf-8'))
   return encode.Encoder(
     source_lib.from_settings(manifest['source']),
     schema_lib.Schema.from_dict(manifest['schema']),
     vocabularies,
-    {
-      name: encode.NumericMap(**(v | {'edges': tuple(v['edges'])}))
-      for name, v in numeric.items()
-    },
+    _numeric_maps(directory),
   )

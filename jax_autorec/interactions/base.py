@@ -14,7 +14,7 @@ from jax_autorec import errors, fields
 from jax_autorec.fields import FieldPlan
 
 TARGETS = ('logit', 'head', 'output')
-VIEWS = ('vectors', 'weights', 'values')
+VIEWS = ('vectors', 'weights', 'values', 'numbers')
 NORMS = ('none', 'batch', 'layer')
 
 
@@ -26,12 +26,14 @@ class View:
 
   Attributes:
     name: of the view; names of its tables begin with it.
-    kind: 'vectors': [B, F, copies * D], D the common width; 'weights': a number
-      per field, [B, F]; 'values': those of the numeric fields, [B, N], 0 where
-      missing. Vectors and weights have tables of their own.
+    kind: 'vectors': [B, F, copies * D], D the common width, of fields that have
+      vectors; 'weights': a number per field, [B, F]; 'values': those of the
+      numeric fields, [B, N], 0 where missing; 'numbers': what stands for the
+      numeric fields without vectors, [B, K]. Vectors and weights have tables of
+      their own.
     copies: vectors per field, side by side in one row of a table.
     fields: names of the fields that it is made of, in field order; None for
-      all (of 'values', all numeric ones).
+      all that its kind admits.
   """
 
   name: str
@@ -43,13 +45,24 @@ class View:
     fields.check(self.kind, VIEWS, f'Kind of view {self.name!r}')
 
   def has(self, field: str) -> bool:
-    """Whether a field takes part."""
+    """Whether a field takes part, if the kind of the view admits it."""
     return self.fields is None or field in self.fields
+
+  def of(self, plans: Sequence[FieldPlan]) -> tuple[FieldPlan, ...]:
+    """Which fields of an architecture it is made of, in field order."""
+    admits = {
+      'vectors': lambda plan: plan.has_vectors,
+      'weights': lambda plan: True,
+      'values': lambda plan: plan.kind == 'numeric',
+      'numbers': lambda plan: not plan.has_vectors,
+    }[self.kind]
+    return tuple(p for p in plans if admits(p) and self.has(p.name))
 
 
 MAIN = View('main')  # What most models call embeddings.
 FIRST_ORDER = View('first_order', 'weights')
 VALUES = View('values', 'values')
+NUMBERS = View('numbers', 'numbers')
 
 
 def join(first: View, second: View) -> View:
@@ -110,8 +123,9 @@ class Interaction:
 def check_terms(
   what: str, terms: Sequence[Sequence[str]], plans: Sequence[FieldPlan]
 ) -> None:
-  """Refuses terms of unknown fields, or not in field order."""
-  index = {plan.name: place for place, plan in enumerate(plans)}
+  """Refuses terms of fields that have no vectors, or not in field order."""
+  known = fields.with_vectors(plans)
+  index = {plan.name: place for place, plan in enumerate(known)}
   for term in terms:
     unknown = [name for name in term if name not in index]
     if unknown:
@@ -132,11 +146,12 @@ def check_target(plan, *targets):
 
 
 def check_two_fields(plan, plans):
-  """Refuses an architecture of fewer than two fields."""
-  if len(plans) < 2:
+  """Refuses an architecture of fewer than two fields that have vectors."""
+  count = len(fields.with_vectors(plans))
+  if count < 2:
     raise errors.ConfigError(
-      f'Interaction {plan.name!r} is one of pairs, and there is '
-      f'{len(plans)} field.'
+      f'Interaction {plan.name!r} is one of pairs, and there is {count} field '
+      'that has vectors.'
     )
 
 

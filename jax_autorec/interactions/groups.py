@@ -85,14 +85,14 @@ class Groups(base.Interaction):
 
   def members(self, plans: Sequence[FieldPlan]) -> tuple[str, ...]:
     """Fields that are in some group, or may be, in field order."""
-    names = tuple(plan.name for plan in plans)
+    names = tuple(plan.name for plan in fields.with_vectors(plans))
     if self.is_open:
       return names
     return tuple(n for n in names if any(n in group for group in self.groups))
 
   def views(self, plans):
     members = self.members(plans)
-    whole = len(members) == len(plans)
+    whole = len(members) == len(fields.with_vectors(plans))
     whose = None if whole else members
     return (base.View(self.name, copies=self.copies, fields=whose),)
 

@@ -27,7 +27,8 @@ class FieldAware(base.Interaction):
     base.check_target(self, 'logit')
 
   def views(self, plans):
-    return (base.View('field_aware', copies=max(len(plans) - 1, 1)),)
+    count = len(fields.with_vectors(plans))
+    return (base.View('field_aware', copies=max(count - 1, 1)),)
 
   def check(self, plans):
     base.check_two_fields(self, plans)

@@ -7,7 +7,7 @@ makes of them (`FieldEmbeddings`), and a model accepts rows in place of tables.
 
 from collections.abc import Mapping, Sequence
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,11 +16,13 @@ import numpy as np
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import choices as choices_lib
-from jax_autorec import errors
+from jax_autorec import errors, interactions
 from jax_autorec import fields as fields_lib
+from jax_autorec import numeric as numeric_lib
 from jax_autorec import rows as rows_lib
 from jax_autorec import schema as schema_lib
 from jax_autorec.nn import field_choices, initializers, quantizers
+from jax_autorec.nn import numeric as numeric_nn
 from jax_autorec.types import Array, Batch, PyTree
 
 INIT_STD = 1e-4  # The BARS protocol's.
@@ -32,7 +34,8 @@ class _Columns(NamedTuple):
   """The id columns of a table, static: each array has one entry per column.
 
   Attributes:
-    places: columns of `Batch.ids`; of a sparse field once per entry of a row.
+    places: columns of `looked_up_ids`; of a sparse field once per entry of a
+      row.
     offsets: where a column's rows begin in the table.
     vocab_sizes, starts, stops, divides, modulos: of its field and piece.
   """
@@ -47,9 +50,9 @@ class _Columns(NamedTuple):
 
 
 def _first_columns(architecture: arch_lib.Architecture) -> dict[str, int]:
-  """Field name -> its first column of `Batch.ids`."""
+  """Field name -> its first column of `Batch.ids`, and of buckets beyond."""
   columns, column = {}, 0
-  for plan in architecture.categorical:
+  for plan in (*architecture.categorical, *architecture.bucketed):
     columns[plan.name] = column
     column += plan.max_length
   return columns
@@ -134,6 +137,59 @@ def _constant(constants, name):
   return constants[name]
 
 
+def fitted_array(
+  architecture: arch_lib.Architecture, plan: fields_lib.FieldPlan, name: str
+) -> np.ndarray:
+  """An array that a field's numeric embedding was fitted by.
+
+  A part of the program, since it is small, and initial values follow from it.
+
+  Raises:
+    ConfigError: where it was not fitted.
+  """
+  array = architecture.arrays.get(f'{plan.name}.{name}')
+  if array is None:
+    raise errors.ConfigError(
+      f'Numeric field {plan.name!r} ({plan.numeric.title}) is not fitted: it '
+      f"needs the array '{plan.name}.{name}'. Call numeric_spaces.fit("
+      'architecture, data.train, data.scales), or load the architecture from '
+      'its directory.'
+    )
+  return np.asarray(array)
+
+
+def bucket_ids(architecture: arch_lib.Architecture, batch: Batch) -> Array:
+  """Ids int32 [B, N] of the numeric fields of intervals; -1 for padding rows.
+
+  Args:
+    architecture: names them.
+    batch: B rows.
+  """
+  plans = architecture.bucketed
+  numbers = [plan.name for plan in architecture.numeric]
+  places = np.array([numbers.index(plan.name) for plan in plans])
+  arrays = lambda name: [fitted_array(architecture, p, name) for p in plans]
+  ids = numeric_nn.interval_ids(
+    batch.numeric[:, places],
+    batch.missing[:, places],
+    arrays('edges'),
+    arrays('buckets'),
+  )
+  return jnp.where(batch.mask[:, None], ids, -1)
+
+
+def looked_up_ids(
+  architecture: arch_lib.Architecture,
+  batch: Batch,
+  constants: Mapping[str, Array] | None = None,
+) -> Array:
+  """All ids that have rows, int32 [B, C + N]: `known_ids`, `bucket_ids`."""
+  ids = known_ids(architecture, batch, constants)
+  if architecture.bucketed:
+    ids = jnp.concatenate([ids, bucket_ids(architecture, batch)], 1)
+  return ids
+
+
 def flatten_ids(
   architecture: arch_lib.Architecture,
   batch: Batch,
@@ -153,7 +209,7 @@ def flatten_ids(
   Returns:
     Space -> int32 [B, C_s].
   """
-  ids = known_ids(architecture, batch, constants)
+  ids = looked_up_ids(architecture, batch, constants)
   flat = {}
   for table in architecture.tables:
     if table.space in flat:
@@ -237,20 +293,45 @@ def init_tables(
   return tables
 
 
-def scale_codebooks(
+def scale_vectors(
   architecture: arch_lib.Architecture, params: PyTree, stddev: float
 ) -> PyTree:
-  """Fresh parameters of `FieldEmbeddings`, codebooks like N(0, stddev).
+  """Fresh parameters of `FieldEmbeddings`, vectors like N(0, stddev).
 
-  They have to be about as large as the queries: of centroids that all lie far
-  away, or all close together, one is nearest to every query.
+  Codebooks have to be about as large as the queries: of centroids that all lie
+  far away, or all close together, one is nearest to every query. Vectors of
+  soft buckets are what rows are to ids, and start as those do.
   """
   scale = lambda x: x * (stddev / quantizers.INIT_STD)
   stacks = architecture.codebooks
-  return {
-    name: jax.tree.map(scale, value) if name in stacks else value
-    for name, value in params.items()
-  }
+
+  def scaled(path, value):
+    names = [entry.key for entry in path]
+    return scale(value) if names[0] in stacks or is_soft(names) else value
+
+  return jax.tree.map_with_path(scaled, params)
+
+
+def is_soft(names: Sequence[str]) -> bool:
+  """Whether a parameter of `FieldEmbeddings` is a vector of soft buckets."""
+  kind = f'_{numeric_lib.AutoDis.kind}_'
+  return kind in names[0] and names[-1] in numeric_nn.VECTORS
+
+
+def is_vector(names: Sequence[str]) -> bool:
+  """Whether a parameter of `FieldEmbeddings` decays as those of ids do.
+
+  Vectors and weights of numeric fields do; maps to the common width, and those
+  from numbers to weights of buckets or to inputs, do not. (The authors of
+  AutoDis decay the latter as well, by 1e-6; ours start from quantiles, from
+  which decay would draw them away.)
+
+  Args:
+    names: path of the parameter.
+  """
+  return is_soft(names) or (
+    len(names) == 1 and not names[0].endswith(PROJECTION)
+  )
 
 
 def usage_entropy(
@@ -297,6 +378,73 @@ def _pool(rows: Array, live: Array, plans: list[fields_lib.FieldPlan]) -> Array:
       total = total / jnp.maximum(count, 1).astype(rows.dtype)
     pooled.append(total)
   return jnp.concatenate(pooled, 1)
+
+
+class NumericGroup(NamedTuple):
+  """Numeric fields of one embedding and width, which one module serves.
+
+  Attributes:
+    name: scope of its parameters.
+    kind: the embedding.
+    dim: width of the vectors.
+    places: of the fields among the numeric ones.
+  """
+
+  name: str
+  kind: numeric_lib.Embedding
+  dim: int
+  places: tuple[int, ...]
+
+
+def numeric_groups(
+  architecture: arch_lib.Architecture, view: interactions.View
+) -> list[NumericGroup]:
+  """The groups of numeric fields of a view, but for those of intervals.
+
+  Args:
+    architecture: names the fields.
+    view: of weights or vectors; widths are those of all copies.
+  """
+  kinds: dict[tuple[int, numeric_lib.Embedding], list[int]] = {}
+  read = view.of(architecture.fields)
+  for place, plan in enumerate(architecture.numeric):
+    if plan.is_bucketed or plan not in read:
+      continue
+    # A weight is the value's, whatever its vector is.
+    key = (1, numeric_lib.FieldEmbedding())
+    if view.kind == 'vectors':
+      key = (view.copies * plan.dim, plan.numeric)
+    kinds.setdefault(key, []).append(place)
+  groups, names = [], []
+  for (dim, kind), places in sorted(kinds.items(), key=lambda item: item[0][0]):
+    is_plain = isinstance(kind, numeric_lib.FieldEmbedding)
+    name = f'{view.name}_{"numeric" if is_plain else kind.kind}_dim_{dim}'
+    # Of several with other options, all but the first have a number.
+    before = names.count(name)
+    names.append(name)
+    name = f'{name}_{before}' if before else name
+    groups.append(NumericGroup(name, kind, dim, tuple(places)))
+  return groups
+
+
+def soft_buckets(
+  architecture: arch_lib.Architecture, group: NumericGroup, **options: Any
+) -> numeric_nn.AutoDis:
+  """The module of a group of AutoDis, with what its fields were fitted by.
+
+  Args:
+    architecture: with the arrays.
+    group: of `numeric_groups`.
+    **options: 'name' or 'parent'.
+  """
+  plans = [architecture.numeric[place] for place in group.places]
+  arrays = [_stacked(architecture, plans, name) for name in group.kind.arrays]
+  return numeric_nn.AutoDis(group.kind, group.dim, *arrays, **options)
+
+
+def _stacked(architecture, plans, name):
+  """An array of several numeric fields: [N, ...]."""
+  return np.stack([fitted_array(architecture, plan, name) for plan in plans])
 
 
 def _has_row(ids: Array, parts: list[fields_lib.Part]) -> Array:
@@ -348,9 +496,10 @@ def _in_field_order(
 class FieldEmbeddings(nn.Module):
   """Turns a batch into the views that an architecture reads.
 
-  Numeric fields follow the categorical ones; a numeric field's vector is its
-  value times a trained vector, or a trained vector of its own where the value
-  is missing (BARS has no such vector and takes 0).
+  Numeric fields follow the categorical ones. A numeric field's vector is, if
+  nothing else is said, its value times a trained vector, or a trained vector of
+  its own where the value is missing (BARS has no such vector and takes 0).
+  Fields without vectors are in no view but the first order.
 
   Collections: 'params'; 'constants', of `Architecture.constants`, if any;
   'row_masks', where asked for, of what `choice` switches off.
@@ -382,7 +531,9 @@ class FieldEmbeddings(nn.Module):
       train: handed to `choice` and to quantisers.
 
     Returns:
-      By name: vectors [B, F, copies * D]; weights [B, F]; values [B, N].
+      By name: vectors [B, F, copies * D] of the fields that have vectors;
+      weights [B, F] of all; values [B, N]; numbers [B, K], inputs of the
+      numeric fields without vectors; those that exist.
     """
     architecture = self.architecture
     constants = self.variables.get('constants')
@@ -399,55 +550,63 @@ class FieldEmbeddings(nn.Module):
     ids = batch.ids  # Weights do not depend on them, nor has init constants.
     if not self.is_initializing():
       ids = known_ids(architecture, batch, constants)
+    own_ids, own_live = ids, live
+    if architecture.bucketed:
+      buckets = bucket_ids(architecture, batch)
+      ids = jnp.concatenate([ids, buckets], 1)
+      live = jnp.concatenate([live, buckets >= 0], 1)
     views = {}
     for name, view in architecture.views.items():
+      read = view.of(architecture.fields)
       if view.kind == 'values':
-        has = [view.has(plan.name) for plan in architecture.numeric]
-        places = np.flatnonzero(has)
-        views[name] = self._cells(batch)[:, places]
+        views[name] = self._cells(batch)[0][:, self._places(read)]
+        continue
+      if view.kind == 'numbers':
+        views[name] = self._numbers(read, *self._cells(batch))
         continue
       groups: dict[str, Array] = {}
-      parts: dict[str, list[tuple[str, int]]] = {
-        plan.name: [] for plan in architecture.fields if view.has(plan.name)
-      }
+      parts: dict[str, list[tuple[str, int]]] = {plan.name: [] for plan in read}
       if self.choice is not None and name == 'main':
-        (table,) = [t for t in architecture.tables if t.view == name]
-        mask = self.choice.mask(ids)
+        table = architecture.main_table
+        mask = self.choice.mask(own_ids)
         if mask is not None and not self.is_initializing():
           last = dict(reduce_fn=lambda old, new: new, init_fn=lambda: None)
           self.sow(ROW_MASKS, table.name, mask, **last)
         own = rows.get(choices_lib.ROW_CHOICE)
-        values = self.choice.values(rows[table.name], ids, own)
+        values = self.choice.values(rows[table.name], own_ids, own)
         rows = {**rows, table.name: values}
       if name == 'main' and architecture.codebooks:
-        self._quantized(live, ids, rows, groups, parts, train)
-      self._categorical(view, live, ids, rows, groups, parts)
+        self._quantized(own_live, own_ids, rows, groups, parts, train)
+      self._looked_up(view, live, ids, rows, groups, parts)
       if self.choice is not None and name == 'main':
         order = [parts[plan.name] for plan in architecture.categorical]
         raw = _in_field_order(groups, order)
         groups = {'chosen': self.choice(raw, batch.mask, train=train)}
         for place, plan in enumerate(architecture.categorical):
           parts[plan.name] = [('chosen', place)]
+      if architecture.bucketed:
+        self._looked_up(view, live, ids, rows, groups, parts, buckets=True)
       self._numeric(view, batch, groups, parts)
       vectors = _in_field_order(groups, list(parts.values()))
       views[name] = vectors[..., 0] if view.kind == 'weights' else vectors
     return views
 
-  def _cells(self, batch):
-    """Numeric values [B, N]; padding rows may hold anything, NaN included."""
-    return jnp.where(batch.mask[:, None], batch.numeric, 0)
-
   def _init_table(self, table):
     init = initializers.normal_by_blocks(INIT_STD)
     return lambda key, shape: init(key, shape, jnp.float32) + table.mean
 
-  def _categorical(self, view, live, ids, rows, groups, parts):
-    """Adds the groups of the tables of a view, and each field's places."""
+  def _looked_up(self, view, live, ids, rows, groups, parts, buckets=False):
+    """Adds the groups of the tables of a view, and each field's places.
+
+    Those of ids, or of the buckets of numeric fields.
+    """
     architecture = self.architecture
     # Field -> first id of a range -> its factors, zeros for all other ids.
     factors: dict[str, dict[int, list[Array]]] = {}
     for table in architecture.tables:
       if table.view != view.name or table.codebooks:
+        continue
+      if table.of_buckets is not buckets:
         continue
       values, kept, kept_rows, start = rows[table.name], [], [], 0
       for part in table.parts:
@@ -470,7 +629,7 @@ class FieldEmbeddings(nn.Module):
         if len(kept) < len(table.parts):
           values = values[:, np.concatenate(kept_rows)]
         self._add(view, table.name, values, kept, live, ids, groups, parts)
-    for plan in architecture.categorical:
+    for plan in architecture.categorical if factors else ():
       if plan.name in factors:
         ranges = factors[plan.name].values()
         products = [functools.reduce(jnp.multiply, own) for own in ranges]
@@ -482,7 +641,7 @@ class FieldEmbeddings(nn.Module):
         name = f'{view.name}_product_{plan.name}'
         self._add(view, name, product, [part], live, ids, groups, parts)
     if not groups:
-      # Fields without any row, and nothing else to give the batch's size.
+      # Fields without any row, and nothing yet to give the batch's size.
       width = 1 if view.kind == 'weights' else view.copies * architecture.dim
       shape = (len(live), 0, width)
       groups['none'] = jnp.zeros(shape, jnp.float32)
@@ -540,29 +699,58 @@ class FieldEmbeddings(nn.Module):
     for place, plan in enumerate(plans):
       parts[plan.name].append((name, place))
 
+  def _cells(self, batch):
+    """Values and missing marks [B, N]; padding rows may hold anything."""
+    live = batch.mask[:, None]
+    return jnp.where(live, batch.numeric, 0), batch.missing
+
+  def _places(self, plans):
+    """Of some numeric fields among all."""
+    names = [plan.name for plan in self.architecture.numeric]
+    return np.array([names.index(plan.name) for plan in plans], np.int32)
+
   def _numeric(self, view, batch, groups, parts):
-    """The same for numeric fields, grouped by width."""
+    """The same for other numeric fields, by embedding and width."""
     numeric = self.architecture.numeric
-    cells = self._cells(batch)
-    is_weight = view.kind == 'weights'
-    dims = {
-      i: 1 if is_weight else view.copies * plan.dim
-      for i, plan in enumerate(numeric)
-      if view.has(plan.name)
-    }
-    for dim in sorted(set(dims.values())):
-      places = [i for i, d in dims.items() if d == dim]
-      name = f'{view.name}_numeric_dim_{dim}'
-      shape = (len(places), dim)
-      init = nn.initializers.normal(INIT_STD)
-      slope = self.param(name, init, shape, jnp.float32)
-      absent = self.param(f'{name}_missing', init, shape, jnp.float32)
-      values = cells[:, places, None]
-      missing = batch.missing[:, places, None]
-      vectors = jnp.where(missing, absent[None], values * slope[None])
+    cells, missing = self._cells(batch)
+    for name, kind, dim, places in numeric_groups(self.architecture, view):
+      own = np.array(places)
+      values, absent = cells[:, own], missing[:, own]
+      if isinstance(kind, numeric_lib.AutoDis):
+        group = NumericGroup(name, kind, dim, places)
+        module = soft_buckets(self.architecture, group, name=name)
+        vectors = module(values, absent)
+      else:
+        vectors = self._scaled(name, dim, values, absent)
       groups[name] = self._project(vectors, view, name, [0] * len(places))
-      for i, place in enumerate(places):
-        parts[numeric[place].name].append((name, i))
+      for place_in_group, place in enumerate(places):
+        parts[numeric[place].name].append((name, place_in_group))
+
+  def _scaled(self, name, dim, values, missing):
+    """Trained vectors times values [B, N]: [B, N, D]."""
+    init = nn.initializers.normal(INIT_STD)
+    shape = (values.shape[1], dim)
+    slope = self.param(name, init, shape, jnp.float32)
+    absent = self.param(f'{name}_missing', init, shape, jnp.float32)
+    scaled = values[:, :, None] * slope[None]
+    return jnp.where(missing[:, :, None], absent[None], scaled)
+
+  def _numbers(self, plans, cells, missing):
+    """Inputs [B, K] of the numeric fields without vectors."""
+    kinds: dict[numeric_lib.Embedding, list[fields_lib.FieldPlan]] = {}
+    for plan in plans:
+      kinds.setdefault(plan.numeric, []).append(plan)
+    inputs = []
+    for number, (kind, own) in enumerate(kinds.items()):
+      places = self._places(own)
+      name = f'numbers_{kind.kind}_{number}'
+      if isinstance(kind, numeric_lib.Powers):
+        arrays = [_stacked(self.architecture, own, a) for a in kind.arrays]
+        module = numeric_nn.Powers(*arrays, name=name)
+      else:
+        module = numeric_nn.BottomMLP(kind.hidden, name=name)
+      inputs.append(module(cells[:, places], missing[:, places]))
+    return inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, 1)
 
   def _project(self, vectors, view, name, starts, share=None):
     """Brings a group [B, P, copies * d] to the common width of each copy.

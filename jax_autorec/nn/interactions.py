@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import flax.linen as nn
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import fields as fields_lib
 from jax_autorec import interactions as plans
 from jax_autorec.fields import FieldPlan
 from jax_autorec.nn import (
@@ -30,7 +31,8 @@ def _fm(plan, fields, axis_name):
 
 
 def _products(plan, fields, axis_name):
-  index = {field.name: place for place, field in enumerate(fields)}
+  known = fields_lib.with_vectors(fields)
+  index = {field.name: place for place, field in enumerate(known)}
   module = products.Products(
     terms=tuple(tuple(index[n] for n in term) for term in plan.terms),
     normalize=plan.normalize,
@@ -59,7 +61,10 @@ def _blocks(plan, fields, axis_name):
 
   def run(views, mask, *, train):
     del mask, train
-    return module({kind: views[name] for kind, name in names.items()})
+    read = {kind: views[name] for kind, name in names.items()}
+    if 'vectors' in read:
+      read['vectors'] = towers.of_ids(read['vectors'], fields)
+    return module(read)
 
   return run
 
@@ -114,7 +119,8 @@ def build(
 
   Args:
     plan: of the interaction.
-    fields: of the architecture; the order of vectors in views.
+    fields: of the architecture; the order of vectors in views is that of those
+      that have any.
     axis_name: replica axis; None except under `pmap`.
 
   Returns:

@@ -64,9 +64,15 @@ class CTRModel(nn.Module):
       views['main'] = jnp.tanh(flat).reshape(vectors.shape)
     logits = jnp.zeros((batch_size,), jnp.float32)
     sent = {'head': [], 'output': []}
-    if plan.head.hidden and plan.head.flat_embeddings:
-      width = len(plan.fields) * plan.dim
+    if plan.head.hidden and plan.head.flat_embeddings and 'main' in views:
+      width = len(plan.vector_fields) * plan.dim
       sent['head'].append(views['main'].reshape(batch_size, width))
+    if 'numbers' in views and plan.head.hidden:
+      sent['head'].append(views['numbers'])
+    elif 'numbers' in views:
+      # Without an MLP they can but be weighed.
+      numbers = nn.Dense(1, use_bias=False, name='numbers')(views['numbers'])
+      logits = logits + numbers[:, 0]
     stage = interactions.InteractionStage(
       plan, self.axis_name, name='interactions'
     )

@@ -247,7 +247,7 @@ def triple_products(vectors: Array, triples: np.ndarray) -> Array:
     column = np.zeros((size, size), int)
     column[left, right] = np.arange(len(left))
     lead, pair = np.divmod(tier.upper, size**2)
-    width = rows.shape[0] * rows.shape[2]
+    width = len(tier.leads) * len(left)
     flat = rows.swapaxes(0, 1).reshape(len(vectors), width)
     made.append(flat[:, lead * len(left) + column.reshape(-1)[pair]])
   joined = made[0] if len(made) == 1 else jnp.concatenate(made, 1)

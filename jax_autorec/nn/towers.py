@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from jax_autorec import fields as fields_lib
 from jax_autorec import interactions as plans
 from jax_autorec.fields import FieldPlan
 from jax_autorec.nn import blocks, products
@@ -129,6 +130,21 @@ class TwoTowers(nn.Module):
     return 2 * nn.sigmoid(gate(context, mask, train=False))
 
 
+def of_ids(vectors: Array, fields: Sequence[FieldPlan]) -> Array:
+  """Vectors of categorical fields alone: 'main' [B, F, D] -> [B, C, D].
+
+  It may have those of numeric fields, which others read.
+
+  Args:
+    vectors: the view.
+    fields: of the architecture.
+  """
+  is_id = [f.kind == 'categorical' for f in fields_lib.with_vectors(fields)]
+  if vectors.shape[1] < len(is_id) or all(is_id):
+    return vectors
+  return vectors[:, np.flatnonzero(is_id)]
+
+
 class NumbersAndVectors(nn.Module):
   """DLRM's interaction; see `interactions.NumbersAndVectors`.
 
@@ -151,10 +167,7 @@ class NumbersAndVectors(nn.Module):
     K is the number of pairs, and D where there are numbers; F * D and D for
     'cat'. 'main' may have numeric fields that others read; they are left out.
     """
-    plan, vectors = self.plan, views['main']
-    if vectors.shape[1] == len(self.fields):
-      is_id = [field.kind == 'categorical' for field in self.fields]
-      vectors = vectors if all(is_id) else vectors[:, np.flatnonzero(is_id)]
+    plan, vectors = self.plan, of_ids(views['main'], self.fields)
     batch_size, _, dim = vectors.shape
     beside = []
     if 'values' in views:

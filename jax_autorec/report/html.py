@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import logging
 
-from jax_autorec import errors, files
+from jax_autorec import errors, files, numeric
 from jax_autorec import fields as fields_lib
 from jax_autorec.architecture import SIZE_NAMES, SIZE_NOTE, Architecture
 from jax_autorec.report import graphs, plots
@@ -18,11 +18,13 @@ _NOISE = 0.001  # AUC; what a single seed can gain by luck on small sets.
 _RESULTS = ('retrain', 'stream')  # Stages.
 _STRONGEST = 25  # Products shown as bars.
 _MOST_LINES = 12  # Fields whose course is shown.
+_MOST_NUMBERS = 8  # Numeric fields that are shown.
 
 _SIZES = ('vector_params', 'vectors_total', 'total_params')  # Of all models.
 _FURTHER_SIZES = {
   'projection_params': 'of them projections',
   'codebook_params': 'of them codebooks',
+  'numeric_params': 'of them vectors and maps of numbers',
 }
 _BYTES = {
   'tables': 'bytes of tables',
@@ -34,6 +36,10 @@ _BYTES = {
 }
 
 _CONTROLS = {
+  **{
+    f'numbers: {cls.title}': f'numbers by another way: {cls.title}'
+    for cls in numeric.EMBEDDINGS.values()
+  },
   'lr': 'logistic regression, one weight per id',
   'base': 'the plain model, nothing searched',
   'all + bn + gates': 'all products, normalised and gated, none pruned',
@@ -97,6 +103,7 @@ def write(workdir: str | os.PathLike[str]) -> pathlib.Path:
   # that has none ends with what it trained.
   architecture = load('architecture.json', {})
   architecture = load('model/architecture.json', architecture)
+  report['numbers'] = load('numbers.json', {})
   page = render(report, metrics, architecture, load('config.json', {}))
   path = workdir / 'report.html'
   files.write_text(path, page)
@@ -362,6 +369,7 @@ def _pictures(report, metrics, architecture, plan):
   for entity, octaves in report.get('frequency', {}).items():
     yield f'{entity}: by frequency', list(_frequency(report, octaves))
   yield from _gate_sections(report, metrics, architecture)
+  yield 'What was learnt of numbers', list(_number_pictures(report))
   title = 'Learning curves, validation split'
   if 'stream' in report:
     title = 'Along the stream, all rows so far'
@@ -454,6 +462,23 @@ def _width_pictures(metrics):
   if len(names) > len(moved):
     caption = f'The {len(moved)} fields whose weights are the least even.'
   yield 'Mean widths', svg, caption
+
+
+def _number_pictures(report):
+  """Vectors along the axes of numbers, and their soft buckets."""
+  numbers = report.get('numbers', {})
+  for name, own in list(numbers.items())[:_MOST_NUMBERS]:
+    svg = plots.along_values(
+      own['values'], own['similarity'], own['quantiles'], own.get('weights')
+    )
+    note = (
+      f'{own["title"]}; the middle 99 % of the train rows. Marks outside the '
+      f'frame: {len(own["quantiles"])} quantiles of them.'
+    )
+    left = len(numbers) - _MOST_NUMBERS
+    if left > 0 and name == list(numbers)[_MOST_NUMBERS - 1]:
+      note += f' Of {left} more fields: numbers.json.'
+    yield name, svg, note
 
 
 def _trial_pictures(report):

@@ -527,3 +527,75 @@ def series_by_stage(
       x.append(line['epoch'])
       y.append(line[name])
   return found
+
+
+def along_values(
+  values: Sequence[float],
+  similarity: Sequence[Sequence[float]],
+  quantiles: Sequence[float],
+  weights: Sequence[Sequence[float]] | None = None,
+) -> str:
+  """What a numeric field's vectors are like along the axis of its values.
+
+  On the left the cosine of the vectors of every two values; on the right, where
+  there are any, the weights of the soft buckets. Marks on the axes are
+  quantiles of the train split: between two of them lie as many rows.
+
+  Args:
+    values: [G], rising and even.
+    similarity: [G][G], -1 to 1.
+    quantiles: [Q], of the train split.
+    weights: [G][H], each row of sum 1.
+  """
+  import matplotlib
+  from matplotlib import ticker
+  from matplotlib.figure import Figure
+  import numpy as np
+
+  low, high = values[0], values[-1]
+  shown = [q for q in quantiles if low <= q <= high]
+  with styled():
+    figure = Figure(
+      figsize=(8.4 if weights else 4.6, 3.7), layout='constrained'
+    )
+    panels = figure.subplots(1, 2 if weights else 1, squeeze=False)[0]
+    axes = panels[0]
+    axes.grid(False)
+    image = axes.imshow(
+      similarity,
+      origin='lower',
+      extent=(low, high, low, high),
+      cmap='RdBu_r',
+      vmin=-1,
+      vmax=1,
+      aspect='auto',
+    )
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=30)
+    bar.set_label('cosine of the vectors')
+    bar.outline.set_visible(False)
+    axes.set_xlabel('value, as the model reads it')
+    axes.set_ylabel('value')
+    # Within the frame, so that they are not taken for ticks.
+    rug = dict(color='black', linewidth=0.9, clip_on=False, zorder=4)
+    for q in shown:
+      axes.plot([q, q], [1, 1.03], transform=axes.get_xaxis_transform(), **rug)
+      axes.plot([1, 1.03], [q, q], transform=axes.get_yaxis_transform(), **rug)
+    if weights:
+      axes = panels[1]
+      lines_of = np.asarray(weights).T
+      colours = matplotlib.colormaps['viridis'](
+        np.linspace(0, 0.92, len(lines_of))
+      )
+      for line, colour in zip(lines_of, colours):
+        axes.plot(values, line, color=colour, linewidth=1.3)
+      for q in shown:
+        axes.plot(
+          [q, q], [1, 1.03], transform=axes.get_xaxis_transform(), **rug
+        )
+      axes.set_xlim(low, high)
+      axes.set_ylim(0, 1)
+      axes.set_xlabel('value, as the model reads it')
+      axes.set_ylabel('weight of a soft bucket')
+    for axes in panels:
+      axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
+    return as_svg(figure)

@@ -119,7 +119,7 @@ def autogroup(
     )
 
   def check(space):
-    counts = {plan.name: len(space.fields) for plan in _open(space)}
+    counts = {plan.name: len(space.vector_fields) for plan in _open(space)}
     unfit = {
       name: size
       for name, size in sizes.items()
@@ -127,8 +127,9 @@ def autogroup(
     }
     if unfit:
       raise errors.ConfigError(
-        f'Sizes of groups are {unfit}; expected 1 to {len(space.fields)} for '
-        f'some of the open {", ".join(counts) or "none"}.'
+        f'Sizes of groups are {unfit}; expected 1 to '
+        f'{len(space.vector_fields)} for some of the open '
+        f'{", ".join(counts) or "none"}.'
       )
 
   def init(choice, key, train):
@@ -167,7 +168,7 @@ def autogroup(
   def derive(arch, memory, context):
     del memory
     space = context.architecture
-    names = np.array([plan.name for plan in space.fields])
+    names = np.array([plan.name for plan in space.vector_fields])
     found = {}
     for plan in _open(space):
       chosen = members(jnp.asarray(arch[plan.name]), sizes.get(plan.name))

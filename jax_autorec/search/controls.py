@@ -21,7 +21,7 @@ def keep_all(space: arch_lib.Architecture) -> arch_lib.Architecture:
 
   def choose(plan):
     if isinstance(plan, interactions_lib.Groups):
-      return (tuple(field.name for field in space.fields),)
+      return (tuple(field.name for field in space.vector_fields),)
     return plan.terms
 
   return _close(space, choose)
@@ -43,7 +43,7 @@ def random_subset(
   """
   rng = np.random.default_rng(seed)
   known = {plan.name: plan for plan in found.interactions}
-  names = [field.name for field in space.fields]
+  names = [field.name for field in space.vector_fields]
 
   def draw(candidates, size):
     places = rng.choice(len(candidates), size, replace=False)

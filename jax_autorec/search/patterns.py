@@ -32,8 +32,7 @@ def rows(table: Array) -> Iterator[tuple[int, np.ndarray]]:
 
 def main_table(architecture: arch_lib.Architecture) -> str:
   """Name of the table of vectors of an architecture with an open choice."""
-  (name,) = [t.name for t in architecture.tables if t.view == 'main']
-  return name
+  return architecture.main_table.name
 
 
 def largest(scores: Blocks, count: int) -> list[np.ndarray]:
@@ -275,7 +274,7 @@ def with_bits(
     fields=tuple(fields),
     choice=None,
     width=space.dim,
-    arrays=arrays,
+    arrays={**space.kept_arrays, **arrays},
   )
 
 

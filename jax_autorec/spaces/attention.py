@@ -13,6 +13,7 @@ def autoint(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   layers: int = 6,
   heads: int = 4,
   size: int = 128,
@@ -27,6 +28,8 @@ def autoint(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     layers: of attention.
     heads: of each layer.
     size: width of a field after a layer, all heads together.
@@ -44,7 +47,7 @@ def autoint(
     dropout=dropout,
   )
   head = arch_lib.HeadPlan(first_order=wide)
-  return parts.model(schema, dim, pooling, [plan], head)
+  return parts.model(schema, dim, pooling, numeric, [plan], head)
 
 
 def autoint_plus(
@@ -52,6 +55,7 @@ def autoint_plus(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   layers: int = 5,
   heads: int = 4,
   size: int = 128,
@@ -68,6 +72,8 @@ def autoint_plus(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     layers: of attention.
     heads: of each layer.
     size: width of a field after a layer, all heads together.
@@ -88,4 +94,4 @@ def autoint_plus(
     dropout=dropout,
   )
   head = parts.mlp(hidden, norm, dropout, first_order=wide)
-  return parts.model(schema, dim, pooling, [plan], head)
+  return parts.model(schema, dim, pooling, numeric, [plan], head)

@@ -14,6 +14,7 @@ def hofm(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   order: int = 3,
   shared: bool = False,
 ) -> arch_lib.Architecture:
@@ -23,6 +24,8 @@ def hofm(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     order: the highest, 2 to 5.
     shared: whether all orders read one table; else each has its own.
   """
@@ -31,7 +34,7 @@ def hofm(
   for k in range(3, order + 1):
     name = f'order_{k}'
     plans.append(interactions.Polynomial(name, k, own_table=not shared))
-  return parts.model(schema, dim, pooling, plans, arch_lib.HeadPlan())
+  return parts.model(schema, dim, pooling, numeric, plans, arch_lib.HeadPlan())
 
 
 def nfm(
@@ -39,6 +42,7 @@ def nfm(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   hidden: Sequence[int] = (400, 400, 400),
   norm: str = 'none',
   dropout: float = 0.4,
@@ -49,13 +53,15 @@ def nfm(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     hidden: widths of the MLP's hidden layers.
     norm: 'none', 'batch' or 'layer', before each activation.
     dropout: share of hidden units that training drops, in [0, 1).
   """
   plan = interactions.Polynomial('pooling', to='head')
   head = parts.mlp(hidden, norm, dropout, flat_embeddings=False)
-  return parts.model(schema, dim, pooling, [plan], head)
+  return parts.model(schema, dim, pooling, numeric, [plan], head)
 
 
 def crossnet(
@@ -63,6 +69,7 @@ def crossnet(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   layers: int = 6,
 ) -> arch_lib.Architecture:
   """Cross layers alone (Wang et al., ADKDD 2017).
@@ -71,11 +78,13 @@ def crossnet(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     layers: how many.
   """
   plan = interactions.Cross(layers=layers, weights='vector')
   head = arch_lib.HeadPlan(first_order=False)
-  return parts.model(schema, dim, pooling, [plan], head)
+  return parts.model(schema, dim, pooling, numeric, [plan], head)
 
 
 def crossnet_v2(
@@ -83,6 +92,7 @@ def crossnet_v2(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   layers: int = 4,
 ) -> arch_lib.Architecture:
   """Cross layers with full matrices, alone (Wang et al., WWW 2021).
@@ -91,11 +101,13 @@ def crossnet_v2(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     layers: how many.
   """
   plan = interactions.Cross(layers=layers, weights='matrix')
   head = arch_lib.HeadPlan(first_order=False)
-  return parts.model(schema, dim, pooling, [plan], head)
+  return parts.model(schema, dim, pooling, numeric, [plan], head)
 
 
 def dcn(
@@ -103,6 +115,7 @@ def dcn(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   layers: int = 3,
   hidden: Sequence[int] = (400, 400, 400),
   norm: str = 'batch',
@@ -114,6 +127,8 @@ def dcn(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     layers: cross layers.
     hidden: widths of the MLP's hidden layers.
     norm: 'none', 'batch' or 'layer', before each activation.
@@ -124,6 +139,7 @@ def dcn(
     schema,
     dim,
     pooling,
+    numeric,
     [plan],
     parts.mlp(hidden, norm, dropout, first_order=False),
   )
@@ -134,6 +150,7 @@ def dcn_v2(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   layers: int = 4,
   hidden: Sequence[int] = (400, 400, 400),
   norm: str = 'batch',
@@ -147,6 +164,8 @@ def dcn_v2(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     layers: cross layers.
     hidden: widths of the MLP's hidden layers.
     norm: 'none', 'batch' or 'layer', before each activation.
@@ -157,6 +176,7 @@ def dcn_v2(
     schema,
     dim,
     pooling,
+    numeric,
     [plan],
     parts.mlp(hidden, norm, dropout, first_order=False),
   )
@@ -167,6 +187,7 @@ def cin(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   sizes: Sequence[int] = (64, 64, 64),
 ) -> arch_lib.Architecture:
   """Compressed interaction network, without MLP (Lian et al., KDD 2018).
@@ -175,10 +196,12 @@ def cin(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     sizes: vectors of each layer.
   """
   plan = interactions.Compressed(sizes=sizes)
-  return parts.model(schema, dim, pooling, [plan], arch_lib.HeadPlan())
+  return parts.model(schema, dim, pooling, numeric, [plan], arch_lib.HeadPlan())
 
 
 def xdeepfm(
@@ -186,6 +209,7 @@ def xdeepfm(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   sizes: Sequence[int] = (64,),
   hidden: Sequence[int] = (400, 400, 400),
   norm: str = 'batch',
@@ -197,6 +221,8 @@ def xdeepfm(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     sizes: vectors of each layer of the CIN.
     hidden: widths of the MLP's hidden layers.
     norm: 'none', 'batch' or 'layer', before each activation.
@@ -204,4 +230,4 @@ def xdeepfm(
   """
   plan = interactions.Compressed(sizes=sizes)
   head = parts.mlp(hidden, norm, dropout)
-  return parts.model(schema, dim, pooling, [plan], head)
+  return parts.model(schema, dim, pooling, numeric, [plan], head)

@@ -14,6 +14,7 @@ def ffm(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
 ) -> arch_lib.Architecture:
   """Field-aware factorization machine (Juan et al., RecSys 2016).
 
@@ -21,9 +22,11 @@ def ffm(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
   """
   plan = interactions.FieldAware()
-  return parts.model(schema, dim, pooling, [plan], arch_lib.HeadPlan())
+  return parts.model(schema, dim, pooling, numeric, [plan], arch_lib.HeadPlan())
 
 
 def fwfm(
@@ -31,6 +34,7 @@ def fwfm(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   linear: str = 'felv',
 ) -> arch_lib.Architecture:
   """Field-weighted factorization machine (Pan et al., WWW 2018).
@@ -39,13 +43,15 @@ def fwfm(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     linear: 'lw': a weight per id; 'felv': a vector per id, from a second table,
       times the id's own; 'filv': a vector per field.
   """
   fields_lib.check(linear, ('lw', 'felv', 'filv'), 'linear')
   plan = interactions.FieldWeighted(linear='none' if linear == 'lw' else linear)
   head = arch_lib.HeadPlan(first_order=linear == 'lw')
-  return parts.model(schema, dim, pooling, [plan], head)
+  return parts.model(schema, dim, pooling, numeric, [plan], head)
 
 
 def fmfm(
@@ -53,6 +59,7 @@ def fmfm(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   matrices: str = 'vectorized',
 ) -> arch_lib.Architecture:
   """Field-matrixed factorization machine (Sun et al., WWW 2021).
@@ -61,10 +68,12 @@ def fmfm(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     matrices: of pairs; 'matrixed': full, or 'vectorized': diagonal.
   """
   plan = interactions.FieldMatrixed(matrices=matrices)
-  return parts.model(schema, dim, pooling, [plan], arch_lib.HeadPlan())
+  return parts.model(schema, dim, pooling, numeric, [plan], arch_lib.HeadPlan())
 
 
 def afm(
@@ -72,6 +81,7 @@ def afm(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   size: int = 128,
   attention: bool = True,
   dropout: float = 0.1,
@@ -82,6 +92,8 @@ def afm(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     size: width of the attention's hidden layer.
     attention: without it, a plain factorization machine.
     dropout: of the attention's weights and of the pooled vector.
@@ -89,7 +101,7 @@ def afm(
   plan = interactions.AttentionalPooling(
     size=size, attention=attention, dropout=dropout
   )
-  return parts.model(schema, dim, pooling, [plan], arch_lib.HeadPlan())
+  return parts.model(schema, dim, pooling, numeric, [plan], arch_lib.HeadPlan())
 
 
 def fibinet(
@@ -97,6 +109,7 @@ def fibinet(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   matrices: str = 'all',
   reduction: float = 2.0,
   hidden: Sequence[int] = (400, 400, 400),
@@ -109,6 +122,8 @@ def fibinet(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     matrices: 'all': one for all pairs; 'each': one per left field; 'pair': one
       per pair.
     reduction: fields per unit of the squeeze-and-excitation network's hidden
@@ -119,4 +134,4 @@ def fibinet(
   """
   plan = interactions.Bilinear(matrices=matrices, reduction=reduction)
   head = parts.mlp(hidden, norm, dropout, flat_embeddings=False)
-  return parts.model(schema, dim, pooling, [plan], head)
+  return parts.model(schema, dim, pooling, numeric, [plan], head)

@@ -46,15 +46,20 @@ def _terms_and_gates(fields, asked, order, argument):
 
 
 def lr(
-  schema: schema_lib.Schema, *, pooling: str = 'mean'
+  schema: schema_lib.Schema,
+  *,
+  pooling: str = 'mean',
+  numeric: parts.Numeric = None,
 ) -> arch_lib.Architecture:
   """Logistic regression: one weight per id.
 
   Args:
     schema: fitted schema.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: of numeric fields; no vector is read here, so that of those with
+      vectors (AutoDis, field embedding) the weight of the value alone is left.
   """
-  fields = parts.field_plans(schema, 1, pooling)
+  fields = parts.field_plans(schema, 1, pooling, numeric)
   return arch_lib.Architecture(fields, (), arch_lib.HeadPlan())
 
 
@@ -63,6 +68,7 @@ def fm(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   pairs: str | Sequence[tuple[str, str]] = 'fm',
   triples: str | Sequence[tuple[str, str, str]] | None = None,
 ) -> arch_lib.Architecture:
@@ -72,12 +78,14 @@ def fm(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     pairs: 'fm': the plain sum of all inner products; 'all': all pairs,
       normalised and with trained gates; 'open': the same with gates to be
       searched; or the pairs to keep, normalised and gated.
     triples: None, 'all', 'open' or a sequence, for products of order 3.
   """
-  fields = parts.field_plans(schema, dim, pooling)
+  fields = parts.field_plans(schema, dim, pooling, numeric)
   plans = _pair_terms(fields, pairs, 'logit')
   plans += _triple_terms(fields, triples, 'logit')
   return arch_lib.Architecture(fields, plans, arch_lib.HeadPlan())
@@ -88,6 +96,7 @@ def wide_deep(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   hidden: Sequence[int] = (400, 400, 400),
   norm: str = 'batch',
   dropout: float = 0.2,
@@ -100,12 +109,14 @@ def wide_deep(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     hidden: widths of the MLP's hidden layers.
     norm: 'none', 'batch' or 'layer', before each activation.
     dropout: share of hidden units that training drops, in [0, 1).
   """
   return arch_lib.Architecture(
-    parts.field_plans(schema, dim, pooling),
+    parts.field_plans(schema, dim, pooling, numeric),
     (),
     arch_lib.HeadPlan(hidden=hidden, norm=norm, dropout=dropout),
   )
@@ -116,6 +127,7 @@ def deepfm(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   pairs: str | Sequence[tuple[str, str]] = 'fm',
   triples: str | Sequence[tuple[str, str, str]] | None = None,
   hidden: Sequence[int] = (400, 400, 400),
@@ -128,13 +140,15 @@ def deepfm(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     pairs: as of `fm`.
     triples: as of `fm`.
     hidden: widths of the MLP's hidden layers.
     norm: 'none', 'batch' or 'layer', before each activation.
     dropout: share of hidden units that training drops, in [0, 1).
   """
-  fields = parts.field_plans(schema, dim, pooling)
+  fields = parts.field_plans(schema, dim, pooling, numeric)
   plans = _pair_terms(fields, pairs, 'logit')
   plans += _triple_terms(fields, triples, 'logit')
   return arch_lib.Architecture(
@@ -149,6 +163,7 @@ def ipnn(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   pairs: str | Sequence[tuple[str, str]] = 'fm',
   triples: str | Sequence[tuple[str, str, str]] | None = None,
   hidden: Sequence[int] = (400, 400, 400),
@@ -161,13 +176,15 @@ def ipnn(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     pairs: as of `fm`, but 'fm' gives every plain product to the MLP.
     triples: as of `fm`.
     hidden: widths of the MLP's hidden layers.
     norm: 'none', 'batch' or 'layer', before each activation.
     dropout: share of hidden units that training drops, in [0, 1).
   """
-  fields = parts.field_plans(schema, dim, pooling)
+  fields = parts.field_plans(schema, dim, pooling, numeric)
   plans = _pair_terms(fields, pairs, 'head')
   plans += _triple_terms(fields, triples, 'head')
   return arch_lib.Architecture(

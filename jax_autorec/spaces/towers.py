@@ -13,6 +13,7 @@ def masknet(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   sizes: Sequence[int] = (50, 50, 50),
   reduction: float = 2.0,
   layer_norm: bool = True,
@@ -29,6 +30,8 @@ def masknet(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     sizes: widths of the blocks.
     reduction: width of a mask's hidden layer, in widths of what it masks.
     layer_norm: whether blocks have layer normalisation, before relu.
@@ -49,7 +52,7 @@ def masknet(
   head = parts.mlp(
     hidden, norm, dropout, first_order=False, flat_embeddings=False
   )
-  return parts.model(schema, dim, pooling, [plan], head)
+  return parts.model(schema, dim, pooling, numeric, [plan], head)
 
 
 def masknet_serial(
@@ -57,6 +60,7 @@ def masknet_serial(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   sizes: Sequence[int] = (400, 400, 400),
   reduction: float = 4.0,
   layer_norm: bool = True,
@@ -69,6 +73,8 @@ def masknet_serial(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     sizes: widths of the blocks.
     reduction: width of a mask's hidden layer, in widths of what it masks.
     layer_norm: whether blocks have layer normalisation, before relu.
@@ -85,7 +91,7 @@ def masknet_serial(
     to='output',
   )
   head = arch_lib.HeadPlan(first_order=False)
-  return parts.model(schema, dim, pooling, [plan], head)
+  return parts.model(schema, dim, pooling, numeric, [plan], head)
 
 
 def finalmlp(
@@ -93,6 +99,7 @@ def finalmlp(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   towers: Sequence[Sequence[int]] = ((400,), (100,)),
   gate_hidden: Sequence[int] | None = (400,),
   contexts: Sequence[Sequence[str]] = ((), ()),
@@ -106,6 +113,8 @@ def finalmlp(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     towers: widths of the layers of both.
     gate_hidden: widths of the hidden layers of gates; None for no gates.
     contexts: fields that either gate looks at, in tables of their own.
@@ -122,7 +131,7 @@ def finalmlp(
     heads=heads,
   )
   head = arch_lib.HeadPlan(first_order=False)
-  return parts.model(schema, dim, pooling, [plan], head)
+  return parts.model(schema, dim, pooling, numeric, [plan], head)
 
 
 def dlrm(
@@ -130,6 +139,7 @@ def dlrm(
   *,
   dim: int = 10,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   product: str = 'cat',
   bottom: Sequence[int] = (64, 64, 64),
   hidden: Sequence[int] = (400, 400, 400),
@@ -144,6 +154,8 @@ def dlrm(
     schema: fitted schema.
     dim: embedding width.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: of numeric fields, whose numbers are read as they are; only those
+      without vectors (powers, an MLP) are inputs of the upper MLP, too.
     product: 'dot': inner products of all pairs of vectors feed the MLP; 'cat':
       the vectors do, as in the BARS benchmark: without numeric fields that is
       a plain MLP.
@@ -158,7 +170,7 @@ def dlrm(
   head = parts.mlp(
     hidden, norm, dropout, first_order=False, flat_embeddings=False
   )
-  return parts.model(schema, dim, pooling, [plan], head)
+  return parts.model(schema, dim, pooling, numeric, [plan], head)
 
 
 def rater(
@@ -167,6 +179,7 @@ def rater(
   dim: int = 128,
   width: int | None = None,
   pooling: str = 'mean',
+  numeric: parts.Numeric = None,
   hidden: Sequence[int] = (512,),
   norm: str = 'batch',
   dropout: float = 0.0,
@@ -182,6 +195,8 @@ def rater(
     dim: embedding width.
     width: common width, at least `dim`; None for `dim`.
     pooling: of multi-valued fields, 'mean' or 'sum' over a row's values.
+    numeric: how numbers become vectors, see `jax_autorec.numeric`: one for all
+      numeric fields, or by name.
     hidden: widths of the hidden layers.
     norm: 'none', 'batch' or 'layer', before each activation.
     dropout: share of hidden units that training drops, in [0, 1).
@@ -195,7 +210,7 @@ def rater(
     norm_inputs=True,
   )
   return arch_lib.Architecture(
-    parts.field_plans(schema, dim, pooling),
+    parts.field_plans(schema, dim, pooling, numeric),
     (),
     head,
     projection='affine',

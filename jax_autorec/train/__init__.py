@@ -3,6 +3,7 @@
 from jax_autorec.train import (
   checkpoints,
   complexity,
+  learned,
   loop,
   models,
   parallel,
@@ -17,6 +18,7 @@ from jax_autorec.train import (
 __all__ = [
   'checkpoints',
   'complexity',
+  'learned',
   'loop',
   'models',
   'parallel',

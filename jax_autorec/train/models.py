@@ -77,7 +77,7 @@ def save(model: Model, directory: str | os.PathLike[str]) -> pathlib.Path:
     The path of the weights.
   """
   architecture = model.architecture
-  dataclasses.replace(architecture, arrays=architecture.constants).save(
+  dataclasses.replace(architecture, arrays=architecture.kept_arrays).save(
     directory
   )
   path = pathlib.Path(directory) / 'weights.npz'
@@ -213,9 +213,10 @@ def size(
 
   Returns:
     'vector_params', 'first_order_params', 'embedding_params',
-    'projection_params', 'codebook_params', 'vectors_total' and 'ep_total' of
-    the architecture, maps of an open choice included; 'bytes' of 'tables',
-    'dense' (all other weights), 'index', 'optimizer', 'method' and 'file'.
+    'projection_params', 'codebook_params', 'numeric_params', 'vectors_total'
+    and 'ep_total' of the architecture, maps of an open choice included; 'bytes'
+    of 'tables', 'dense' (all other weights), 'index', 'optimizer', 'method' and
+    'file'.
   """
   # An open choice has maps of its own, which no plan tells.
   maps = 0
@@ -228,6 +229,7 @@ def size(
     'embedding_params': architecture.embedding_params,
     'projection_params': architecture.projection_params + maps,
     'codebook_params': architecture.codebook_params,
+    'numeric_params': architecture.numeric_params,
     'vectors_total': architecture.vectors_total + maps,
     'ep_total': architecture.ep_total + maps,
     'bytes': {

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors
+from jax_autorec import errors, numeric_spaces
 from jax_autorec.data import batches as batches_lib
 from jax_autorec.data import dataset as dataset_lib
 from jax_autorec.nn import embeddings, quantizers
@@ -33,7 +33,8 @@ def retrain(
   Weights are fitted on the train split and chosen on the validation split.
 
   Args:
-    architecture: what to train.
+    architecture: what to train; its numeric embeddings are fitted on the train
+      split, where they are not yet.
     data: encoded splits.
     settings: how; the defaults if None.
     seed: of initialisation, dropout and the order of rows.
@@ -53,6 +54,7 @@ def retrain(
       'The architecture has open choices: search and derive it first.'
     )
   settings = settings or settings_lib.Settings()
+  architecture = numeric_spaces.fit(architecture, data.train, data.scales)
   model = model_lib.build(
     architecture, axis_name=parallel.axis_name(settings.parallel)
   )

@@ -142,13 +142,12 @@ def make_optimizer(
     def decayed(path, grad, param):
       names = [entry.key for entry in path]
       rate = settings.l2
-      is_map = names[-1].endswith(embeddings.PROJECTION)
       if names[0] == model_lib.EMBEDDINGS and names[1] in codebooks:
         # Values of 'sx' are the vectors of ids; keys have no scale, and values
         # of 'vq' follow queries, which decay.
         is_values = codebooks[names[1]] == 'sx' and names[-1] == 'values'
         rate = settings.embedding_l2 if is_values else 0.0
-      elif names[0] == model_lib.EMBEDDINGS and not is_map:
+      elif names[0] == model_lib.EMBEDDINGS and embeddings.is_vector(names[1:]):
         # Numeric fields' vectors decay like those of ids.
         is_first_order = names[1].startswith('first_order')
         rate = first_order_l2 if is_first_order else settings.embedding_l2

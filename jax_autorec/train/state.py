@@ -63,9 +63,13 @@ class TrainState:
 
 def example_batch(schema: schema_lib.Schema, batch_size: int = 2) -> Batch:
   """A batch of the right shapes and dtypes: all cells missing."""
-  num_numeric = len(schema.numeric)
+  return empty_batch(batch_size, schema.num_id_columns, len(schema.numeric))
+
+
+def empty_batch(batch_size: int, num_columns: int, num_numeric: int) -> Batch:
+  """The same for so many columns of ids and numeric fields."""
   return Batch(
-    ids=np.zeros((batch_size, schema.num_id_columns), np.int32),
+    ids=np.zeros((batch_size, num_columns), np.int32),
     numeric=np.zeros((batch_size, num_numeric), np.float32),
     missing=np.ones((batch_size, num_numeric), bool),
     labels=np.zeros((batch_size,), np.float32),
@@ -121,8 +125,8 @@ def init_variables(
   constants = model_lib.constants(architecture)
   variables = dict(jax.jit(init)(dense_key, batch, constants))
   params = variables['params'] = dict(variables.get('params', {}))
-  if architecture.codebooks:
-    params[model_lib.EMBEDDINGS] = embeddings.scale_codebooks(
+  if model_lib.EMBEDDINGS in params:
+    params[model_lib.EMBEDDINGS] = embeddings.scale_vectors(
       architecture, params[model_lib.EMBEDDINGS], table_std
     )
   variables.setdefault('batch_stats', {})

@@ -10,6 +10,8 @@ from experiments.configs import (
   autoctr,
   autoctr_table,
   autodim,
+  autodis,
+  autodis_table,
   autoemb,
   autofis,
   autogroup,
@@ -21,9 +23,10 @@ from experiments.configs import (
   qr,
   ras,
 )
+from experiments.configs import base as base_config
 from experiments.methods import base as method_base
-from jax_autorec import errors
-from jax_autorec.data import planted
+from jax_autorec import errors, numeric
+from jax_autorec.data import planted, planted_numeric
 from jax_autorec.search import base
 
 
@@ -247,6 +250,78 @@ class BudgetTest(parameterized.TestCase):
     control = method.control('hash', task, found, found)
     self.assertBetween(control.ep_total, 0.97 * found.ep_total, found.ep_total)
     self.assertEqual({len(p.all_pieces) for p in control.categorical}, {1})
+
+
+class NumericTest(parameterized.TestCase):
+  def _task(self, config):
+    data = planted_numeric.generate(num_rows=1000)
+    values = settings_lib.fit_batch_size(settings_lib.resolve(config), 800)
+    return stages.make_task(values, data)
+
+  @parameterized.parameters(*numeric.EMBEDDINGS)
+  def test_any_method_and_model_takes_any_embedding(self, kind):
+    for module, model in ((base_config, 'lr'), (ras, 'deepfm')):
+      config = module.get_config('planted_step')
+      config.model = model
+      config.numeric.kind = kind
+      task = self._task(config)
+      name = settings_lib.resolve(config)['method']
+      found = methods.METHODS[name].base(task)
+      self.assertEqual({p.numeric.kind for p in found.numeric}, {kind})
+      self.assertTrue(all(map(found.is_fitted, found.numeric)))
+      found.ep_total  # noqa: B018  (Known, since all is fitted.)
+
+  def test_options_of_the_config_reach_the_plan(self):
+    config = autodis.get_config('planted_step')
+    config.numeric.update({'form': 'A', 'buckets': 7, 'use_bias': False})
+    config.numeric.aggregation = 'max'
+    task, method = self._task(config), methods.METHODS['autodis']
+    found = method.space(task)
+    plan = numeric.AutoDis(
+      buckets=7, form='A', use_bias=False, aggregation='max'
+    )
+    self.assertEqual([p.numeric for p in found.numeric], [plan, plan])
+    self.assertEqual(
+      method.base(task).numeric[0].numeric, numeric.FieldEmbedding()
+    )
+    # Comparisons have as many buckets.
+    control = method.control('numeric_efd', task, found, found)
+    self.assertEqual(control.numeric[0].numeric, numeric.EqualFrequency(7))
+    for name in config.controls:
+      method.check_control(name)
+      self.assertNotEmpty(settings_lib.control_name(name))
+
+  def test_what_makes_no_sense_is_refused(self):
+    config = base_config.get_config('planted_step')
+    config.numeric.buckets = 5
+    with self.assertRaisesRegex(errors.ConfigError, 'numeric.kind is not'):
+      settings_lib.resolve(config)
+    config.numeric.kind = 'ld'
+    with self.assertRaisesRegex(errors.ConfigError, "no option 'buckets'"):
+      settings_lib.resolve(config)
+    config.numeric.kind = 'lds'
+    with self.assertRaisesRegex(errors.ConfigError, 'No numeric embedding'):
+      settings_lib.resolve(config)
+
+  def test_autodis_needs_numbers(self):
+    task = _task(autodis.get_config('planted'))
+    with self.assertRaisesRegex(errors.ConfigError, 'no numeric field'):
+      methods.METHODS['autodis'].space(task)
+
+  def test_criteo_has_numbers_there(self):
+    self.assertEqual(autodis.get_config('criteo').data.discretize, 'none')
+    self.assertEqual(autodis.get_config('adult').data.discretize, 'none')
+
+  @parameterized.parameters('adult', 'criteo,tiny', 'planted_sine')
+  def test_every_row_of_the_table_is_a_config(self, argument):
+    table = autodis_table.get_config(argument).to_dict()
+    rows = cells.rows(table)
+    self.assertLen(rows, 30)
+    for row in rows:
+      values = settings_lib.resolve(row.read())
+      plan = settings_lib.numeric_embedding(values)
+      self.assertEqual(getattr(plan, 'buckets', 20), 20)
+    self.assertIn(table['reference'], {row.method for row in rows})
 
 
 class ControlTest(absltest.TestCase):

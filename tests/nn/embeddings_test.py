@@ -264,7 +264,15 @@ class PiecesTest(parameterized.TestCase):
     tables = [params[table.name].size for table in architecture.tables]
     self.assertEqual(sum(maps), architecture.projection_params)
     self.assertEqual(sum(tables), architecture.embedding_params)
-    self.assertEqual(architecture.ep_total, sum(maps) + sum(tables))
+    numbers = [
+      v.size
+      for k, v in params.items()
+      if '_numeric_' in k and not k.startswith('first_order')
+      if not k.endswith('_projection')
+    ]
+    self.assertEqual(sum(numbers), architecture.numeric_params)
+    held = sum(maps) + sum(tables) + sum(numbers)
+    self.assertEqual(architecture.ep_total, held)
 
   def test_factors_of_a_product_leave_fresh_vectors_their_spread(self):
     schema = schema_lib.Schema((schema_lib.Field('a', vocab_size=9000),))

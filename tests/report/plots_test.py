@@ -50,6 +50,25 @@ class PlotsTest(parameterized.TestCase):
     self.assertGreater(first_x, second_x)
     self.assertLess(first_y, second_y)
 
+  def test_along_values_draws_a_line_per_bucket_and_marks_quantiles(self):
+    values = [-1.0, -0.5, 0.0, 0.5, 1.0]
+    similarity = [[1 - abs(a - b) for b in values] for a in values]
+    weights = [[0.1, 0.2, 0.7], [0.2, 0.2, 0.6], [0.3, 0.4, 0.3]] * 2
+    plain = plots.along_values(values, similarity, [-0.2, 0.3, 9.0])
+    both = plots.along_values(values, similarity, [-0.2, 0.3, 9.0], weights[:5])
+    labels = [text for text, _, _ in _texts(both)]
+    self.assertIn('cosine of the vectors', labels)
+    self.assertIn('weight of a soft bucket', labels)
+    self.assertNotIn(
+      'weight of a soft bucket', [t for t, _, _ in _texts(plain)]
+    )
+    # Three lines more, and the two quantiles that are inside once more.
+    thick = 'stroke-width: 1.3'
+    self.assertLen(_paths(both, thick), 3)
+    self.assertEmpty(_paths(plain, thick))
+    marks = lambda svg: len(_paths(svg, 'stroke: #000000; stroke-width: 0.9'))
+    self.assertEqual(marks(both) - marks(plain), 2)
+
   def test_points_without_a_front(self):
     points = [
       dict(name=n, size=s, score=a, spread=0, marked=n == 'trial 2')

@@ -213,7 +213,7 @@ class PackTest(parameterized.TestCase):
     plan, trained = packed.architecture, 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(packed.params):
       path = jax.tree_util.keystr(path, simple=True, separator='/')
-      if path.startswith('embeddings/') and '_numeric_' not in path:
+      if path.startswith('embeddings/') and '/first_order' not in path:
         trained += leaf.size
     trained += plan.embedding_params
     self.assertEqual(trained + plan.index_bytes / 4, plan.ep_total)
