@@ -47,6 +47,13 @@ def engine() -> config_dict.ConfigDict:
       'entropy': 0.0,
       # Of 'darts': None for first order; else xi of the exact second.
       'inner_rate': unset(float),
+      # Of 'darts' in its place: 'cg' or 'neumann', with the number of products
+      # with the second derivative, what is added to its diagonal and, of
+      # 'neumann', the rate.
+      'implicit': unset(str),
+      'iterations': 10,
+      'damping': 0.1,
+      'implicit_rate': 0.1,
     }
   )
 

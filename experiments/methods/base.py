@@ -11,7 +11,7 @@ from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
 from jax_autorec import errors, numeric_spaces, search, sizes, spaces
 from jax_autorec import numeric as numeric_lib
-from jax_autorec.search import controls, engines
+from jax_autorec.search import controls, engines, unroll
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,12 +133,20 @@ def engine(task: Task, decisions: engines.Decisions) -> search.Selector | None:
   warmup = share_of_steps(within, 'warmup')
   period = options['period']
   rate = positive(within, 'travel') / max(1, (task.steps - warmup) // period)
+  implicit = None
+  if options['implicit'] is not None:
+    implicit = unroll.Implicit(
+      options['implicit'],
+      options['iterations'],
+      options['damping'],
+      options['implicit_rate'],
+    )
   own = {
     'reinforce': {
       'samples': options['samples'],
       'entropy_weight': options['entropy'],
     },
-    'darts': {'inner_rate': options['inner_rate']},
+    'darts': {'inner_rate': options['inner_rate'], 'implicit': implicit},
   }
   return engines.engine(
     options['name'],

@@ -9,6 +9,7 @@ import optax
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
+from jax_autorec.search import unroll
 from jax_autorec.train import state as state_lib
 from jax_autorec.types import Array, Batch, PyTree
 
@@ -137,6 +138,7 @@ class Selector(NamedTuple):
     inner_rate: of a bi-level selector: None for first order (weights are taken
       as they are); else the rate xi of the step of the weights that its
       gradient is taken through, exactly (second order).
+    implicit: in place of it, how the weights answer at last.
     samples: draws per update whose gradients are averaged.
     reward: (logits, batch) -> [], higher is better, that policies are learnt
       from; None for minus the loss of each example.
@@ -161,12 +163,18 @@ class Selector(NamedTuple):
   schedule: Schedule = EVERY_STEP
   record: Callable[..., dict[str, Any]] = nothing
   inner_rate: float | None = None
+  implicit: unroll.Implicit | None = None
   samples: int = 1
   reward: Callable[..., Array] | None = None
   aux_loss: Callable[..., Array] | None = None
   measure: Callable[..., tuple[dict[str, Any], bool]] | None = None
   only_derives: bool = False
   check: Callable[[arch_lib.Architecture], None] = accept
+
+  @property
+  def inner(self) -> float | unroll.Implicit | None:
+    """What the gradient of `arch` is taken through; None for first order."""
+    return self.inner_rate if self.implicit is None else self.implicit
 
 
 class Scored(NamedTuple):

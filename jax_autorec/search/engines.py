@@ -6,8 +6,8 @@ ICLR 2017) draws hard choices from independent categorical distributions and
 follows the score function's gradient, with a moving mean as its baseline. DARTS
 (Liu et al., ICLR 2019) mixes all options by a softmax; the gradient is that of
 the first order or, with an `inner_rate`, exactly that of the second
-(`search.unroll`; the paper takes a finite difference). Both follow validation
-batches and take the likeliest options in the end.
+(`search.unroll`; the paper takes a finite difference), or implicit. Both follow
+validation batches and take the likeliest options in the end.
 
 Rewards of a draw are minus the loss unless told otherwise. A controller that
 reads its earlier decisions (an RNN) is not here: decisions are independent.
@@ -28,6 +28,7 @@ from jax_autorec import errors, field_spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec import interactions as interactions_lib
 from jax_autorec.search import base
+from jax_autorec.search.unroll import Implicit
 from jax_autorec.types import Array, PyTree
 
 
@@ -248,6 +249,7 @@ def darts(
   *,
   price: float = 0.0,
   inner_rate: float | None = None,
+  implicit: Implicit | None = None,
   period: int = 1,
   warmup: int = 0,
 ) -> base.Selector:
@@ -259,6 +261,8 @@ def darts(
       decay of 1e-3.
     price: of the whole, in nats; the share that is kept is a mixture's.
     inner_rate: None for first order; else xi of the exact second.
+    implicit: in place of it, how the weights answer at last; each iteration
+      costs a forward and a backward pass over the train batch, and more.
     period: steps between updates of the logits.
     warmup: steps before the first update.
   """
@@ -269,6 +273,13 @@ def darts(
     inner_rate,
     'more than 0, or None for first order',
   )
+  if implicit is not None:
+    implicit.check()
+    if inner_rate is not None:
+      raise errors.ConfigError(
+        f'An inner_rate of {inner_rate} and an implicit gradient; expected one '
+        'of them.'
+      )
 
   def init(choice, key, train):
     del key, train
@@ -292,6 +303,7 @@ def darts(
     schedule=base.Schedule(period, warmup),
     record=record,
     inner_rate=inner_rate,
+    implicit=implicit,
   )
 
 

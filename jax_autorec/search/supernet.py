@@ -140,33 +140,43 @@ def _check(slot: str, selector: base.Selector) -> None:
       f'{", ".join(base.SPLITS)}.'
     )
   unfit = (
-    selector.inner_rate is not None
+    selector.inner is not None
     or selector.samples > 1
     or selector.reward is not None
     or selector.aux_loss is not None
   )
   if selector.split == 'train' and unfit:
     raise errors.ConfigError(
-      f'Selector of {slot!r} is single level and has an inner_rate, samples, a '
-      "reward or an aux_loss, which need split='valid'."
+      f'Selector of {slot!r} is single level and has an inner_rate, an '
+      'implicit gradient, samples, a reward or an aux_loss, which need '
+      "split='valid'."
     )
-  if selector.split == 'alternate' and selector.inner_rate is not None:
+  if selector.split == 'alternate' and selector.inner is not None:
     raise errors.ConfigError(
       f'Selector of {slot!r} alternates on train batches and has an '
-      "inner_rate, which needs split='valid'."
+      "inner_rate or an implicit gradient, which needs split='valid'."
     )
+  if selector.implicit is not None:
+    selector.implicit.check()
+    if selector.inner_rate is not None:
+      raise errors.ConfigError(
+        f'Selector of {slot!r} has an inner_rate of {selector.inner_rate} and '
+        'an implicit gradient; expected one of them.'
+      )
 
 
-def _inner_rate(unrolled: Mapping[str, base.Selector]) -> float | None:
-  """The one rate of the inner step."""
-  rates = sorted({s.inner_rate for s in unrolled.values()})
+def _inner(
+  unrolled: Mapping[str, base.Selector],
+) -> float | unroll.Implicit | None:
+  """The one answer of the weights that gradients are taken through."""
+  answers = sorted({s.inner for s in unrolled.values()}, key=str)
   many = [slot for slot, s in unrolled.items() if s.samples > 1]
-  if len(rates) > 1 or many:
+  if len(answers) > 1 or many:
     raise errors.ConfigError(
-      f'Selectors of second order have inner rates {rates}, and more than one '
-      f'sample in {many}; expected one rate, one sample.'
+      f'Selectors of second order have inner rates {answers}, and more than '
+      f'one sample in {many}; expected one rate, one sample.'
     )
-  return rates[0] if rates else None
+  return answers[0] if answers else None
 
 
 def sample_all(selectors, arch, memory, batch, phase, step, key):
@@ -254,10 +264,8 @@ def make_step(
       'Some selectors follow validation batches and some alternate on train '
       'batches; expected all alike.'
     )
-  unrolled = {
-    k: s for k, s in levels['valid'].items() if s.inner_rate is not None
-  }
-  inner_rate = _inner_rate(unrolled)
+  unrolled = {k: s for k, s in levels['valid'].items() if s.inner is not None}
+  inner = _inner(unrolled)
   always = all(s.schedule == base.EVERY_STEP for s in levels['valid'].values())
   gather = functools.partial(lax.all_gather, axis_name=axis_name, tiled=True)
 
@@ -366,7 +374,7 @@ def make_step(
     if unrolled:
       grads, mixed, seen = unroll.gradient(
         model,
-        inner_rate,
+        inner,
         joined,
         train,
         passed.rows,

@@ -1,4 +1,4 @@
-"""Second order of a bi-level search: exact, at the cost of the batches' rows.
+"""Second order and implicit gradients of a bi-level search, exact products.
 
 Liu, Simonyan and Yang, DARTS, ICLR 2019, section 2.3: the choices a follow the
 validation loss at the weights w' = w - xi grad_w L_train(w, a), of which
@@ -12,22 +12,74 @@ forward derivative (jvp) of grad_a L_train along v, which is exact. Weights are
 the dense ones and the rows that the train batch looked up: a row that both
 batches look up moves for both, and no table is read or written. The inner step
 is plain gradient descent on the loss alone, without decay.
+
+Near the end of training the weights answer the choices as a whole, not by one
+step (Lorraine, Vicol and Duvenaud, AISTATS 2020, arXiv:1911.02590, theorem 1):
+
+  dL_valid(w(a), a)/da = grad_a L_valid
+                         - (d/dw grad_a L_train) H^-1 grad_w L_valid,
+
+H the second derivative of L_train by the weights, all at the weights as they
+are (`Implicit`). Here it is that of the train batch, of the dense weights and
+of the batch's rows: no other row has a part in its loss. It is singular and,
+far from a minimum, indefinite, so `damping` is added to its diagonal.
+
+The cost of either is that of the two batches, whatever the vocabulary.
 """
 
 from collections.abc import Callable
 import functools
+import math
 from typing import NamedTuple
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 
+from jax_autorec import errors
 from jax_autorec.nn import blocks, embeddings
 from jax_autorec.nn import model as model_lib
 from jax_autorec.optim import row_sparse
 from jax_autorec.optim import tables as tables_lib
 from jax_autorec.train import state as state_lib
 from jax_autorec.types import Array, Batch, PyTree
+
+
+class Implicit(NamedTuple):
+  """How H^-1 is applied to a vector; each iteration is one product with H.
+
+  Attributes:
+    solver: 'cg', conjugate gradients, which want H + damping to be positive
+      definite; or 'neumann', the sum over k < `iterations` of
+      rate (1 - rate (H + damping))^k, which wants rate times its largest
+      eigenvalue to be below 2, and is one unrolled step at `iterations` of 1.
+    iterations: at most; conjugate gradients end at a residual of 1e-5 of the
+      first.
+    damping: added to the diagonal of H.
+    rate: of the Neumann series.
+  """
+
+  solver: str = 'cg'
+  iterations: int = 10
+  damping: float = 0.1
+  rate: float = 0.1
+
+  def check(self) -> None:
+    """Refuses values that are out of range.
+
+    Raises:
+      ConfigError: names the value.
+    """
+    errors.expect(
+      self.solver in SOLVERS,
+      'solver of an implicit gradient',
+      self.solver,
+      f'one of {", ".join(map(repr, SOLVERS))}',
+    )
+    errors.expect(self.iterations >= 1, 'iterations', self.iterations, '>= 1')
+    for name in ('damping', 'rate'):
+      value = getattr(self, name)
+      errors.expect(0 < value < math.inf, name, value, 'more than 0')
 
 
 class Joined(NamedTuple):
@@ -102,9 +154,29 @@ def _at(rows: Array, places: Array, like: Array) -> Array:
   return rows.at[places].get(mode='fill', fill_value=0).reshape(like.shape)
 
 
+def _neumann(product, vector, inner):
+  def body(_, carry):
+    term, total = carry
+    term = jax.tree.map(lambda t, p: t - inner.rate * p, term, product(term))
+    return term, jax.tree.map(jnp.add, total, term)
+
+  _, total = lax.fori_loop(1, inner.iterations, body, (vector, vector))
+  return jax.tree.map(lambda x: inner.rate * x, total)
+
+
+def _conjugate(product, vector, inner):
+  solution, _ = jax.scipy.sparse.linalg.cg(
+    product, vector, tol=1e-5, maxiter=inner.iterations
+  )
+  return solution
+
+
+SOLVERS = {'cg': _conjugate, 'neumann': _neumann}
+
+
 def gradient(
   model: model_lib.CTRModel,
-  rate: float,
+  inner: float | Implicit,
   joined: Joined,
   train: state_lib.TrainState,
   train_rows: dict[str, Array],
@@ -114,11 +186,11 @@ def gradient(
   valid_grads: Callable[..., tuple[tuple[PyTree, PyTree, PyTree], PyTree]],
   arch: PyTree,
 ) -> tuple[PyTree, PyTree, PyTree]:
-  """The gradient of the choices through one step of the weights.
+  """The gradient of the choices through the weights that answer them.
 
   Args:
     model: under pmap gradients are summed over its replicas.
-    rate: xi.
+    inner: xi, of one step of the weights; or how the weights answer at last.
     joined: of `join`.
     train: the state before the step.
     train_rows: table -> [B, C, D].
@@ -129,29 +201,57 @@ def gradient(
     arch: the choices to be unrolled.
 
   Returns:
-    Gradients at w' of all choices (this replica's part), what to subtract from
-    those of `arch`, and aux.
+    Gradients of all choices (this replica's part; at w', or at w of an implicit
+    one), what to subtract from those of `arch` (the same), and aux.
   """
   axis_name = model.axis_name
   spaces = embeddings.spaces(model.architecture)
-  dense_grads = blocks.psum(dense_grads, axis_name)
-  params = jax.tree.map(lambda w, g: w - rate * g, train.params, dense_grads)
-  moved = {
-    name: rows - rate * _at(joined.sums[name], joined.valid[spaces[name]], rows)
-    for name, rows in valid_rows.items()
-  }
-  (arch_grads, params_grads, rows_grads), aux = valid_grads(params, moved)
-  params_grads = blocks.psum(params_grads, axis_name)
-  tangents = {}
-  for name, grads in rows_grads.items():
-    space = spaces[name]
-    flat = _gather(grads.reshape(-1, grads.shape[-1]), axis_name)
-    places = _gather(joined.valid[space], axis_name)
-    sums = jnp.zeros_like(joined.sums[name]).at[places].add(flat, mode='drop')
-    tangents[name] = _at(sums, joined.train[space], train_rows[name])
-  _, mixed = jax.jvp(
-    lambda params, rows: jax.grad(train_loss, 2)(params, rows, arch),
-    (train.params, train_rows),
-    (params_grads, tangents),
+
+  def summed(grads, places):
+    """Gradients of looked-up rows, table -> [U, D], all replicas'."""
+    sums = {}
+    for name, own in grads.items():
+      flat = _gather(own.reshape(-1, own.shape[-1]), axis_name)
+      at = _gather(places[spaces[name]], axis_name)
+      sums[name] = jnp.zeros_like(joined.sums[name])
+      sums[name] = sums[name].at[at].add(flat, mode='drop')
+    return sums
+
+  def derivative(argnums, vector):
+    """Of the train loss's gradients, along (dense, rows [U, D])."""
+    dense, sums = vector
+    rows = {
+      name: _at(sums[name], joined.train[spaces[name]], own)
+      for name, own in train_rows.items()
+    }
+    return jax.jvp(
+      lambda *weights: jax.grad(train_loss, argnums)(*weights, arch),
+      (train.params, train_rows),
+      (dense, rows),
+    )[1]
+
+  implicit = isinstance(inner, Implicit)
+  params, rows = train.params, dict(valid_rows)
+  if not implicit:
+    grads = blocks.psum(dense_grads, axis_name)
+    params = jax.tree.map(lambda w, g: w - inner * g, params, grads)
+    for name, own in valid_rows.items():
+      step = _at(joined.sums[name], joined.valid[spaces[name]], own)
+      rows[name] = own - inner * step
+  (arch_grads, params_grads, rows_grads), aux = valid_grads(params, rows)
+  vector = (
+    blocks.psum(params_grads, axis_name),
+    summed(rows_grads, joined.valid),
   )
-  return arch_grads, jax.tree.map(lambda x: rate * x, mixed), aux
+  if not implicit:
+    mixed = derivative(2, vector)
+    return arch_grads, jax.tree.map(lambda x: inner * x, mixed), aux
+
+  def product(vector):
+    """(H + damping) times a vector, the same on all replicas."""
+    dense, own = derivative((0, 1), vector)
+    image = blocks.psum(dense, axis_name), summed(own, joined.train)
+    return jax.tree.map(lambda h, v: h + inner.damping * v, image, vector)
+
+  answer = SOLVERS[inner.solver](product, vector, inner)
+  return arch_grads, derivative(2, answer), aux

@@ -10,10 +10,11 @@ import optax
 
 from jax_autorec import errors, field_spaces, optim, pipeline, spaces
 from jax_autorec.data import planted
-from jax_autorec.search import base, engines, supernet
+from jax_autorec.search import base, engines, supernet, unroll
 from jax_autorec.train import settings as settings_lib
 
 _LOGITS = np.array([[0.3, -0.5], [1.0, 0.2]])
+_IMPLICIT = unroll.Implicit()
 _LOSSES = np.array([[0.7, 0.1], [0.4, 0.9]])
 
 
@@ -104,11 +105,16 @@ class SlotTest(parameterized.TestCase):
     kept = pipeline.derive(found).interactions[0].terms
     self.assertEqual(kept, tuple(tuple(pair) for pair in data.truth['pairs']))
 
-  def test_widths_of_second_order_are_settled(self):
+  @parameterized.parameters(
+    {'inner_rate': 0.1},
+    {'implicit': unroll.Implicit('cg', 3)},
+    {'implicit': unroll.Implicit('neumann', 3)},
+  )
+  def test_widths_of_second_order_are_settled(self, **inner):
     data = planted.generate(num_rows=2000, num_fields=4, num_pairs=2)
     space = field_spaces.open_dims(spaces.fm(data.schema, dim=4), (1, 2, 4))
     selector = engines.engine(
-      'darts', engines.widths((1, 2, 4)), optax.adam(0.1), inner_rate=0.1
+      'darts', engines.widths((1, 2, 4)), optax.adam(0.1), **inner
     )
     settings = settings_lib.Settings(batch_size=200, table_std=0.1)
     found = pipeline.run_search(
@@ -138,6 +144,20 @@ class SlotTest(parameterized.TestCase):
         engines.reinforce(engines.gates(), optax.sgd(1.0), **options)
     with self.assertRaisesRegex(errors.ConfigError, 'inner_rate'):
       engines.darts(engines.gates(), optax.sgd(1.0), inner_rate=0.0)
+    for options, message in (
+      (dict(solver='lu'), "'lu'.*'cg', 'neumann'"),
+      (dict(damping=0.0), 'damping'),
+      (dict(rate=-1.0), 'rate'),
+      (dict(iterations=0), 'iterations'),
+    ):
+      with self.assertRaisesRegex(errors.ConfigError, message):
+        engines.darts(
+          engines.gates(), optax.sgd(1.0), implicit=unroll.Implicit(**options)
+        )
+    with self.assertRaisesRegex(errors.ConfigError, 'one of them'):
+      engines.darts(
+        engines.gates(), optax.sgd(1.0), inner_rate=0.1, implicit=_IMPLICIT
+      )
     with self.assertRaisesRegex(errors.ConfigError, "'bandit'"):
       engines.engine('bandit', engines.gates(), optax.sgd(1.0))
 

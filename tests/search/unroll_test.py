@@ -45,7 +45,7 @@ def _batch(seed, lead=()):
   )
 
 
-def _plain_selector(inner_rate, tx=None):
+def _plain_selector(inner, tx=None):
   """Logits of widths without noise, so that an oracle can follow."""
 
   def sample(arch, memory, batch, phase, step, key):
@@ -54,7 +54,7 @@ def _plain_selector(inner_rate, tx=None):
 
   selector = search.autodim(tx or optax.sgd(1.0), 10)
   selector = selector._replace(
-    sample=sample, schedule=base.EVERY_STEP, inner_rate=inner_rate
+    sample=sample, schedule=base.EVERY_STEP, **_inner(inner)
   )
 
   def init(choice, key, train):
@@ -65,7 +65,13 @@ def _plain_selector(inner_rate, tx=None):
   return selector._replace(init=init)
 
 
-def _setup(inner_rate, table_optimizer='sgd', mode='none', selector=None):
+def _inner(inner):
+  """A selector's attributes of it."""
+  implicit = isinstance(inner, unroll.Implicit)
+  return {'implicit' if implicit else 'inner_rate': inner}
+
+
+def _setup(inner, table_optimizer='sgd', mode='none', selector=None):
   plain = spaces.deepfm(_SCHEMA, dim=4, hidden=(5,), dropout=0.0)
   space = field_spaces.open_dims(plain, (2, 4))
   options = settings_lib.Settings(
@@ -73,7 +79,7 @@ def _setup(inner_rate, table_optimizer='sgd', mode='none', selector=None):
   )
   model = model_lib.build(space, axis_name=parallel.axis_name(mode))
   optimizer = settings_lib.make_optimizer(options, space)
-  selectors = {'fields': selector or _plain_selector(inner_rate)}
+  selectors = {'fields': selector or _plain_selector(inner)}
   state = supernet.init(
     model,
     optimizer,
@@ -85,8 +91,8 @@ def _setup(inner_rate, table_optimizer='sgd', mode='none', selector=None):
   return state, supernet.make_step(model, optimizer, selectors), model
 
 
-def _oracle(model, state, train_batch, valid_batch, rate):
-  """The gradient through one step of whole tables, by plain autodiff."""
+def _whole(model, state):
+  """All weights, whole tables too, and their loss, without this library."""
   single = model.clone(axis_name=None)
   weights = {
     'params': state.train.params,
@@ -112,6 +118,13 @@ def _oracle(model, state, train_batch, valid_batch, rate):
     live = batch.weights * batch.mask
     return jnp.sum(live * each) / live.sum()
 
+  return weights, loss
+
+
+def _oracle(model, state, train_batch, valid_batch, rate):
+  """The gradient through one step of whole tables, by plain autodiff."""
+  weights, loss = _whole(model, state)
+
   def unrolled(logits):
     grads = jax.grad(loss)(weights, logits, train_batch)
     moved = jax.tree.map(lambda w, g: w - rate * g, weights, grads)
@@ -120,9 +133,46 @@ def _oracle(model, state, train_batch, valid_batch, rate):
   return jax.jit(jax.grad(unrolled))(state.arch['fields']['logits'])
 
 
+def _implicit_oracle(model, state, train_batch, valid_batch, damping):
+  """The implicit gradient of whole tables, by a Hessian that is written out.
+
+  Also the damped Hessian's eigenvalues.
+  """
+  tree, loss = _whole(model, state)
+  weights, unravel = jax.flatten_util.ravel_pytree(tree)
+  flat = lambda weights, *rest: loss(unravel(weights), *rest)
+  logits = state.arch['fields']['logits']
+
+  @jax.jit
+  def parts(weights, logits):
+    vector, by_arch = jax.grad(flat, (0, 1))(weights, logits, valid_batch)
+    hessian = jax.hessian(flat)(weights, logits, train_batch)
+    mixed = jax.jacfwd(jax.grad(flat, 1))(weights, logits, train_batch)
+    return vector, by_arch, hessian, mixed
+
+  vector, by_arch, hessian, mixed = jax.tree.map(
+    lambda x: np.asarray(x, np.float64), parts(weights, logits)
+  )
+  damped = hessian + damping * np.eye(len(weights))
+  return (
+    by_arch - mixed @ np.linalg.solve(damped, vector),
+    np.linalg.eigvalsh(damped),
+  )
+
+
 class QuadraticTest(parameterized.TestCase):
-  @parameterized.parameters(0.0, 0.3)
-  def test_equals_the_closed_form(self, rate):
+  @parameterized.parameters(
+    {'inner': inner}
+    for inner in (
+      0.0,
+      0.3,
+      unroll.Implicit(iterations=6, damping=1e-9),
+      unroll.Implicit(iterations=6, damping=0.4),
+      unroll.Implicit('neumann', 200, damping=0.4, rate=0.3),
+      unroll.Implicit('neumann', 1, rate=0.3),
+    )
+  )
+  def test_equals_the_closed_form(self, inner):
     """L_train = |w - A a|^2 / 2, L_valid = |w' - t - D a|^2 / 2.
 
     Of dense weights and of rows, for which D is 0. Every look-up of a row
@@ -130,7 +180,9 @@ class QuadraticTest(parameterized.TestCase):
     w' = w - xi n (w - C a), and dL_valid/da is (xi A - D)'(w' - t - D a) of
     the dense weights, of which D is the first order, and xi C' sum n (w' - t)
     over the rows that the validation batch looks up, once for each of its
-    look-ups.
+    look-ups. Implicit ones take w for w', and the inverses of 1 + damping and
+    n + damping for xi: without damping A' (w - t) for D = 0, at w = A a that of
+    the solved problem.
     """
     rng = np.random.default_rng(0)
     names, dim, size = 'abcde', 3, 2
@@ -182,7 +234,7 @@ class QuadraticTest(parameterized.TestCase):
       )
       grads, minus, _ = unroll.gradient(
         model,
-        rate,
+        inner,
         joined,
         train,
         rows,
@@ -193,15 +245,21 @@ class QuadraticTest(parameterized.TestCase):
         jnp.array(arch),
       )
     got = np.asarray(grads) - np.asarray(minus)
-    moved = weights - rate * (weights - by_arch @ arch)
-    expected = (rate * by_arch - direct).T @ (moved - offset - direct @ arch)
     counts = np.bincount(train_ids, minlength=len(names))
+    if isinstance(inner, unroll.Implicit):
+      step, rate, row_rates = 0.0, inner.rate, np.full(len(names), inner.rate)
+      if inner.iterations > 1:
+        rate, row_rates = 1 / (1 + inner.damping), 1 / (counts + inner.damping)
+    else:
+      step, rate, row_rates = inner, inner, np.full(len(names), inner)
+    moved = weights - step * (weights - by_arch @ arch)
+    expected = (rate * by_arch - direct).T @ (moved - offset - direct @ arch)
     target = rows_by_arch @ arch
-    moved_table = table - rate * counts[:, None] * (table - target)
+    moved_table = table - step * counts[:, None] * (table - target)
     for valid_id in valid_ids:
-      pull = moved_table[valid_id] - row_offset
-      expected += rate * counts[valid_id] * rows_by_arch.T @ pull
-    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
+      pull = row_rates[valid_id] * (moved_table[valid_id] - row_offset)
+      expected += counts[valid_id] * rows_by_arch.T @ pull
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
 
 class UnrollTest(parameterized.TestCase):
@@ -216,6 +274,24 @@ class UnrollTest(parameterized.TestCase):
     got = before - new.arch['fields']['logits']
     np.testing.assert_allclose(got, expected, rtol=2e-3, atol=1e-6)
     # The second order is no small correction here.
+    self.assertGreater(np.abs(expected - first_order).max(), 1e-3)
+
+  @parameterized.parameters('cg', 'neumann')
+  def test_implicit_equals_a_solve_with_the_whole_hessian(self, solver):
+    # The model's own curvature is between -56 and 38.
+    damping = 70.0
+    inner = unroll.Implicit(solver, 100, damping, 0.015)
+    state, step, model = _setup(inner, 'adam')
+    batches = _batch(1), _batch(2)
+    expected, eigenvalues = _implicit_oracle(model, state, *batches, damping)
+    # Else the solvers would have nothing to find.
+    self.assertGreater(eigenvalues.min(), 0)
+    self.assertLess(eigenvalues.max() * inner.rate, 2)
+    self.assertGreater(eigenvalues.max(), 1.1 * damping)
+    new, _ = jax.jit(step)(state, batches)
+    got = state.arch['fields']['logits'] - new.arch['fields']['logits']
+    np.testing.assert_allclose(got, expected, rtol=2e-3, atol=1e-6)
+    first_order = _oracle(model, state, *batches, 0.0)
     self.assertGreater(np.abs(expected - first_order).max(), 1e-3)
 
   @parameterized.parameters(0.0, None)
@@ -240,16 +316,19 @@ class UnrollTest(parameterized.TestCase):
       )
     jax.tree.map(np.testing.assert_array_equal, *results)
 
-  @parameterized.product(mode=('jit', 'pmap'), inner_rate=(None, _RATE))
-  def test_eight_devices_agree_with_one(self, mode, inner_rate):
+  @parameterized.product(
+    mode=('jit', 'pmap'),
+    inner=(None, _RATE, unroll.Implicit(iterations=4, damping=1.0)),
+  )
+  def test_eight_devices_agree_with_one(self, mode, inner):
     """AutoDim's own draws, many of which a batch sees."""
     batches = _batch(1, (3,)), _batch(2, (3,))
-    selector = search.autodim(
-      optax.sgd(1.0), 10, period=1, floor=0.5, inner_rate=inner_rate
+    selector = search.autodim(optax.sgd(1.0), 10, period=1, floor=0.5)._replace(
+      **_inner(inner)
     )
     runs = []
     for run_mode in ('none', mode):
-      state, step, _ = _setup(inner_rate, 'sgd', run_mode, selector)
+      state, step, _ = _setup(inner, 'sgd', run_mode, selector)
       program = parallel.compile_steps(step, run_mode)
       state, _ = program.run(program.place(state), batches)
       state = program.fetch(state)
