@@ -127,6 +127,13 @@ def positive(task: Task, name: str) -> float:
 def engine(task: Task, decisions: engines.Decisions) -> search.Selector | None:
   """The general engine that the config names; None for the method's own."""
   options = task.search['engine']
+  for name in ('inner_rate', 'implicit'):
+    errors.expect(
+      options[name] is None or options['name'] == 'darts',
+      f'search.engine.{name}',
+      options[name],
+      f"search.engine.name='darts' beside it, not {options['name']!r}",
+    )
   if options['name'] is None:
     return None
   within = dataclasses.replace(task, search=options)

@@ -273,13 +273,6 @@ def darts(
     inner_rate,
     'more than 0, or None for first order',
   )
-  if implicit is not None:
-    implicit.check()
-    if inner_rate is not None:
-      raise errors.ConfigError(
-        f'An inner_rate of {inner_rate} and an implicit gradient; expected one '
-        'of them.'
-      )
 
   def init(choice, key, train):
     del key, train

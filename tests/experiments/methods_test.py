@@ -118,6 +118,19 @@ class EngineTest(parameterized.TestCase):
     self.assertEqual(selector.samples, 4 if engine == 'reinforce' else 1)
     self.assertEqual(selector.schedule.warmup, 25)
 
+  def test_implicit_gradients_are_those_of_darts(self):
+    config = autofis.get_config('planted')
+    config.search.engine.implicit = 'neumann'
+    config.search.engine.iterations = 3
+    for name in (None, 'reinforce'):
+      config.search.engine.name = name
+      with self.assertRaisesRegex(errors.ConfigError, "name='darts'.*not"):
+        methods.METHODS['autofis'].selectors(_task(config))
+    config.search.engine.name = 'darts'
+    (selector,) = methods.METHODS['autofis'].selectors(_task(config)).values()
+    implicit = selector.implicit
+    self.assertEqual((implicit.solver, implicit.iterations), ('neumann', 3))
+
   def test_unknown_engine(self):
     config = autofis.get_config('planted')
     config.search.engine.name = 'evolution'

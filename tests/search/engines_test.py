@@ -14,7 +14,6 @@ from jax_autorec.search import base, engines, supernet, unroll
 from jax_autorec.train import settings as settings_lib
 
 _LOGITS = np.array([[0.3, -0.5], [1.0, 0.2]])
-_IMPLICIT = unroll.Implicit()
 _LOSSES = np.array([[0.7, 0.1], [0.4, 0.9]])
 
 
@@ -144,20 +143,6 @@ class SlotTest(parameterized.TestCase):
         engines.reinforce(engines.gates(), optax.sgd(1.0), **options)
     with self.assertRaisesRegex(errors.ConfigError, 'inner_rate'):
       engines.darts(engines.gates(), optax.sgd(1.0), inner_rate=0.0)
-    for options, message in (
-      (dict(solver='lu'), "'lu'.*'cg', 'neumann'"),
-      (dict(damping=0.0), 'damping'),
-      (dict(rate=-1.0), 'rate'),
-      (dict(iterations=0), 'iterations'),
-    ):
-      with self.assertRaisesRegex(errors.ConfigError, message):
-        engines.darts(
-          engines.gates(), optax.sgd(1.0), implicit=unroll.Implicit(**options)
-        )
-    with self.assertRaisesRegex(errors.ConfigError, 'one of them'):
-      engines.darts(
-        engines.gates(), optax.sgd(1.0), inner_rate=0.1, implicit=_IMPLICIT
-      )
     with self.assertRaisesRegex(errors.ConfigError, "'bandit'"):
       engines.engine('bandit', engines.gates(), optax.sgd(1.0))
 

@@ -12,7 +12,7 @@ from jax_autorec import errors, optim, pipeline, search, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import planted
 from jax_autorec.nn import model as model_lib
-from jax_autorec.search import base, supernet
+from jax_autorec.search import base, supernet, unroll
 from jax_autorec.train import parallel
 from jax_autorec.train import settings as settings_lib
 from jax_autorec.train import state as state_lib
@@ -95,6 +95,25 @@ class LevelsTest(parameterized.TestCase):
     model = model_lib.build(spaces.build('fm', _SCHEMA, pairs='open'))
     with self.assertRaisesRegex(errors.ConfigError, 'expected all alike'):
       supernet.make_step(model, None, both)
+
+  @parameterized.parameters(
+    (dict(solver='lu'), "'lu'.*'cg', 'neumann'"),
+    (dict(damping=0.0), 'damping'),
+    (dict(rate=-1.0), 'rate'),
+    (dict(iterations=0), 'iterations'),
+  )
+  def test_implicit_gradients_out_of_range(self, options, message):
+    implicit = unroll.Implicit(**options)
+    with self.assertRaisesRegex(errors.ConfigError, message):
+      _setup(_gates('valid')._replace(implicit=implicit))
+
+  def test_implicit_gradients_are_bilevel_and_the_only_ones(self):
+    gates = _gates('valid')._replace(implicit=unroll.Implicit())
+    for split in ('alternate', 'train'):
+      with self.assertRaisesRegex(errors.ConfigError, 'implicit gradient'):
+        _setup(gates._replace(split=split))
+    with self.assertRaisesRegex(errors.ConfigError, 'one of them'):
+      _setup(gates._replace(inner_rate=0.1))
 
   def test_bilevel_gates_see_validation_batches_alone(self):
     state, step, _ = _setup(_gates('valid'))
