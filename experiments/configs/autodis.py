@@ -20,6 +20,7 @@ of equal frequency. All others: --config.controls="('numeric_td',)".
     --config.model=deepfm --data_dir=DIR --workdir=DIR
 
 Criteo's numbers are bins unless it is asked for numbers, as this config does.
+'planted' has no numbers: 'planted_step' stands for it.
 """
 
 from experiments.configs import defaults
@@ -27,7 +28,10 @@ from experiments.configs import defaults
 
 def get_config(argument: str | None = None):
   """The config for 'DATA' or 'DATA,tiny'."""
-  config = defaults.config(argument or 'planted_step', method='autodis')
+  name, *flags = (argument or 'planted').split(',')
+  if name in ('', 'planted'):
+    name = 'planted_step'
+  config = defaults.config(','.join([name, *flags]), method='autodis')
   if config.data.get('discretize'):
     config.data.discretize = 'none'
   config.numeric.kind = 'autodis'

@@ -321,6 +321,12 @@ class NumericTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.ConfigError, 'no numeric field'):
       methods.METHODS['autodis'].space(task)
 
+  @parameterized.parameters(None, 'planted', 'planted,tiny', ',tiny')
+  def test_planted_has_numbers_there(self, argument):
+    config = autodis.get_config(argument)
+    self.assertEqual(config.data.name, 'planted_step')
+    self.assertEqual(config.tiny, 'tiny' in (argument or ''))
+
   def test_criteo_has_numbers_there(self):
     self.assertEqual(autodis.get_config('criteo').data.discretize, 'none')
     self.assertEqual(autodis.get_config('adult').data.discretize, 'none')
