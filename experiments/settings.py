@@ -36,6 +36,8 @@ CONTROLS = {
     for kind, cls in numeric_lib.EMBEDDINGS.items()
   },
   'hash': 'hashed rows',
+  'random_hidden': 'random hidden widths',
+  'random_joint': 'random choices',
 }
 
 
@@ -403,7 +405,10 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
     )
   numeric_embedding(values)  # Refuses what makes no sense.
   is_searched = values['method'] != 'base'
-  main = f'{model}+{values["method"]}' if is_searched else model
+  parts = values.get('search', {}).get('parts', (values['method'],))
+  # Of several parts the one whose model wants most of its own.
+  like = next((p for p in parts if p in _NORMALIZED_METHODS), parts[0])
+  main = f'{model}+{like}' if is_searched else model
   label = values['label']
   known_values = known(data, main, values['tuned'], label)
   given = values['model_options']
@@ -447,14 +452,23 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
       if _fde(model, dim) in chosen
     }
   if 'search' in values:
-    is_gated = values['method'] in _GATED_METHODS
+    is_gated = like in _GATED_METHODS
     # The weights of a search are trained as the result's where nothing else is
     # known; a gated supernet as the model of all pairs is.
     supernet = known_values | values['train']
     if is_gated:
       supernet = known(data, model + GATED, values['tuned'])
-    searched = supernet['search'].get(values['method'], _SEARCH)
+    of_parts = [supernet['search'].get(part, _SEARCH) for part in parts]
+    # As long as the longest of them.
+    lengths = {
+      key: max(own.get(key) or 0 for own in of_parts) or None
+      for key in ('epochs', 'min_steps')
+    }
+    searched = dict(supernet['search'].get(like, _SEARCH)) | lengths
     search = _filled(values['search'], searched)
+    for part, own in zip(parts, of_parts):
+      if isinstance(search.get(part), dict):
+        search[part] = _filled(search[part], own)
     if 'train' in search:
       for known_of in (searched, supernet.get('searched', {}), supernet):
         search['train'] = _filled(search['train'], known_of)

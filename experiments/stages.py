@@ -245,16 +245,40 @@ def control_plan(
   return plan, train
 
 
-def _search(method, task, values, parallel, workdir) -> pipeline.Found:
-  """The search by gradients of a method that has one."""
-  return pipeline.run_search(
-    method.space(task),
-    method.selectors(task),
-    task.data,
-    settings_lib.training(values, parallel, **task.search['train']),
-    num_steps=task.steps,
-    seed=task.seed,
-    workdir=workdir,
+def _search(
+  method, task, values, parallel, workdir
+) -> tuple[pipeline.Found, dict[str, Any]]:
+  """The searches by gradients of a method that has some.
+
+  Returns:
+    The last of them, which is still to be settled; what is told of all.
+  """
+  one = methods.Turn('', lambda _: method.space(task), method.selectors(task))
+  turns = (method.turns and method.turns(task)) or (one,)
+  settled, infos = None, []
+  for number, turn in enumerate(turns, 1):
+    found = pipeline.run_search(
+      turn.space(settled),
+      turn.selectors,
+      task.data,
+      settings_lib.training(values, parallel, **task.search['train']),
+      num_steps=task.steps,
+      seed=task.seed,
+      workdir=workdir,
+      stage=f'search {turn.name}'.strip(),
+    )
+    infos.append(found.info)
+    if number < len(turns):
+      settled = _settle(found, values, task, workdir)
+  # Sizes and rates are those of the first, in which most is open.
+  info = dict(infos[0])
+  info |= {key: sum(i[key] for i in infos) for key in ('seconds', 'steps')}
+  return found, info
+
+
+def _settle(found, values, task, workdir) -> arch_lib.Architecture:
+  return pipeline.derive(
+    found, task.data, values['train']['batch_size'], workdir=workdir
   )
 
 
@@ -285,11 +309,10 @@ def derive(
     space = method.space(task)
     return Derived(scored.architecture, space, scored.info, scored.trials)
   if method.selectors:
-    found = _search(method, task, values, parallel, workdir)
-    architecture = pipeline.derive(
-      found, data, values['train']['batch_size'], workdir=workdir
-    )
-    return Derived(architecture, found.space, found.info)
+    found, info = _search(method, task, values, parallel, workdir)
+    architecture = _settle(found, values, task, workdir)
+    space = method.space(task) if method.turns else found.space
+    return Derived(architecture, space, info)
   architecture = method.space(task)
   return Derived(architecture, architecture)
 

@@ -64,6 +64,9 @@ class HeadPlan:
     dropout: share of hidden units that training drops, in [0, 1).
     activation: 'relu' or 'tanh'.
     norm_inputs: batch normalisation of what the MLP reads.
+    candidates: open: per hidden layer the widths that it may have, increasing
+      up to that in `hidden`; the first units of a layer are those of a
+      narrower one. Empty where widths are settled.
   """
 
   first_order: bool = True
@@ -73,14 +76,37 @@ class HeadPlan:
   dropout: float = 0.0
   activation: str = 'relu'
   norm_inputs: bool = False
+  candidates: tuple[tuple[int, ...], ...] = ()
 
   def __post_init__(self):
     object.__setattr__(self, 'hidden', tuple(self.hidden))
+    object.__setattr__(self, 'candidates', tuple(map(tuple, self.candidates)))
+    self._check_candidates()
     fields_lib.check(self.norm, interactions_lib.NORMS, 'Norm of the head')
     fields_lib.check(self.activation, ACTIVATIONS, 'Activation of the head')
     if not 0 <= self.dropout < 1:
       raise errors.ConfigError(
         f'Dropout of the head is {self.dropout}; expected 0 <= dropout < 1.'
+      )
+
+  def _check_candidates(self):
+    if not self.candidates:
+      return
+    for own in self.candidates:
+      if list(own) != sorted(set(own)) or not own or own[0] < 1:
+        raise errors.ConfigError(
+          f'Candidate widths of a hidden layer are {own}; expected increasing '
+          'ones of at least 1.'
+        )
+    if tuple(own[-1] for own in self.candidates) != self.hidden:
+      raise errors.ConfigError(
+        f'Candidate widths are {self.candidates} for hidden layers of '
+        f'{self.hidden}; expected as many, each up to the width of its layer.'
+      )
+    if self.norm == 'layer':
+      raise errors.ConfigError(
+        "Hidden layers of open widths have norm 'layer', which would see the "
+        "units that a narrower one lacks; expected 'none' or 'batch'."
       )
 
 
@@ -489,8 +515,10 @@ class Architecture:
   @property
   def is_open(self) -> bool:
     """Whether a search has anything left to decide."""
-    return self.choice is not None or any(
-      plan.is_open for plan in self.interactions
+    return (
+      self.choice is not None
+      or bool(self.head.candidates)
+      or any(plan.is_open for plan in self.interactions)
     )
 
   def interaction(self, name: str) -> Interaction:

@@ -85,6 +85,7 @@ def run_search(
   num_steps: int | None = None,
   seed: int = 0,
   workdir: stages.Workdir = None,
+  stage: str = 'search',
 ) -> Found:
   """Trains a supernet's weights and choices together.
 
@@ -101,6 +102,8 @@ def run_search(
     workdir: where checkpoints and records go; None keeps all in memory. One
       that holds another space, data set, seed or setting is refused; selectors
       and num_steps are not compared, so give each search one of its own.
+    stage: names checkpoints and records, where several searches share a
+      workdir.
 
   Returns:
     The search's final state, for `derive`.
@@ -147,7 +150,7 @@ def run_search(
     return models_lib.measure(data.valid, logits)
 
   checkpoints = stages.open_checkpoints(
-    workdir, 'search', space, data, settings, seed
+    workdir, stage, space, data, settings, seed
   )
   records = records_lib.Records(workdir)
   names = {
@@ -163,7 +166,7 @@ def run_search(
     state, position = loop.fit(
       program,
       state,
-      stage='search',
+      stage=stage,
       feed=feed,
       batch_size=settings.batch_size,
       schedule=stages.schedule(settings, train, num_steps),

@@ -25,6 +25,7 @@ _LAYERS = (
   {
     'field_spaces',
     'group_spaces',
+    'head_spaces',
     'numeric_spaces',
     'quantization',
     'sizes',

@@ -27,7 +27,7 @@ from experiments.configs import defaults, widths
 def get_config(argument: str | None = None):
   """The config for 'DATA' or 'DATA,tiny'."""
   config = widths.config(argument, method='autodim')
-  widths.searched(config)
+  defaults.searched(config)
   config.search.update(
     {
       'tables': 'shared',

@@ -14,13 +14,13 @@ the soft form is a control of `configs/esapn.py`.
 
 from ml_collections import config_dict
 
-from experiments.configs import widths
+from experiments.configs import defaults, widths
 
 
 def get_config(argument: str | None = None):
   """The config for 'DATA' or 'DATA,tiny'."""
   config = widths.config(argument, method='autoemb')
-  widths.searched(config)
+  defaults.searched(config)
   config.search.update(
     {
       # Fields of fewer ids have one bucket: one width for all their ids.

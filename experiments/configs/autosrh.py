@@ -11,13 +11,13 @@ width of at least the size found, bits included.
     --data_dir=DIR --workdir=DIR
 """
 
-from experiments.configs import widths
+from experiments.configs import defaults, widths
 
 
 def get_config(argument: str | None = None):
   """The config for 'DATA' or 'DATA,tiny'."""
   config = widths.config(argument, method='autosrh')
-  widths.searched(config)
+  defaults.searched(config)
   config.search.update(
     {
       # Of ids of a field, of equal size, by falling frequency.

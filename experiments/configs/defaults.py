@@ -28,6 +28,21 @@ def parse(argument: str | None) -> tuple[str, bool]:
   return name, 'tiny' in flags
 
 
+def searched(config: config_dict.ConfigDict) -> None:
+  """Adds what a search by gradients has."""
+  unset = config_dict.placeholder
+  config.search.update(
+    {
+      # Passes over the train split; a search has no early stopping.
+      'epochs': 2 if config.tiny else unset(int),
+      # At least so many steps, however few the rows.
+      'min_steps': 0 if config.tiny else unset(int),
+      # Of the weights, while searching; as in `train` where left open.
+      'train': {'learning_rate': unset(float), 'embedding_l2': unset(float)},
+    }
+  )
+
+
 def engine() -> config_dict.ConfigDict:
   """A general engine in place of a method's own: `search.engine.name`."""
   unset = config_dict.placeholder

@@ -15,13 +15,13 @@ least the size found, and random blocks of that size.
     --data_dir=DIR --workdir=DIR
 """
 
-from experiments.configs import widths
+from experiments.configs import defaults, widths
 
 
 def get_config(argument: str | None = None):
   """The config for 'DATA' or 'DATA,tiny'."""
   config = widths.config(argument, method='nis')
-  widths.searched(config)
+  defaults.searched(config)
   # A dense optimiser would move the blocks that a draw switches off.
   config.search.train.table_optimizer = 'adam'
   config.search.update(

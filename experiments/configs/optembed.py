@@ -13,13 +13,13 @@ the size found, permutations included.
     --data_dir=DIR --workdir=DIR
 """
 
-from experiments.configs import widths
+from experiments.configs import defaults, widths
 
 
 def get_config(argument: str | None = None):
   """The config for 'DATA' or 'DATA,tiny'."""
   config = widths.config(argument, method='optembed')
-  widths.searched(config)
+  defaults.searched(config)
   config.search.update(
     {
       # Of the thresholds.

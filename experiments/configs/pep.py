@@ -15,13 +15,13 @@ width of at least the size found, bits included.
 
 from ml_collections import config_dict
 
-from experiments.configs import widths
+from experiments.configs import defaults, widths
 
 
 def get_config(argument: str | None = None):
   """The config for 'DATA' or 'DATA,tiny'."""
   config = widths.config(argument, method='pep')
-  widths.searched(config)
+  defaults.searched(config)
   config.search.update(
     {
       # 'global', 'dim', 'field', 'field_dim', 'feature' or 'feature_dim'.

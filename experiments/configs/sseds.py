@@ -11,13 +11,13 @@ the size found.
     --data_dir=DIR --workdir=DIR
 """
 
-from experiments.configs import widths
+from experiments.configs import defaults, widths
 
 
 def get_config(argument: str | None = None):
   """The config for 'DATA' or 'DATA,tiny'."""
   config = widths.config(argument, method='sseds')
-  widths.searched(config)
+  defaults.searched(config)
   config.search.update(
     {
       # Of the entries of the tables that is kept; more where few are wide.

@@ -17,21 +17,6 @@ def config(argument: str | None, method: str) -> config_dict.ConfigDict:
   return result
 
 
-def searched(config: config_dict.ConfigDict) -> None:
-  """Adds what a search by gradients has."""
-  unset = config_dict.placeholder
-  config.search.update(
-    {
-      # Passes over the train split; a search has no early stopping.
-      'epochs': 2 if config.tiny else unset(int),
-      # At least so many steps, however few the rows.
-      'min_steps': 0 if config.tiny else unset(int),
-      # Of the weights, while searching; as in `train` where left open.
-      'train': {'learning_rate': unset(float), 'embedding_l2': unset(float)},
-    }
-  )
-
-
 def budgeted(config: config_dict.ConfigDict) -> None:
   """Adds a budget of all that vectors need (`ep_total`), by default none."""
   # In float32 entries, or in bytes.

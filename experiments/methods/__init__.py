@@ -11,6 +11,8 @@ from experiments.methods import (
   dpq,
   esapn,
   fde,
+  hidden,
+  joint,
   mde,
   mgqe,
   nis,
@@ -20,7 +22,7 @@ from experiments.methods import (
   random_dims,
   sseds,
 )
-from experiments.methods.base import Method, Task, plain
+from experiments.methods.base import Method, Task, Turn, plain
 
 METHODS: dict[str, Method] = {
   'base': Method(plain),
@@ -42,6 +44,8 @@ METHODS: dict[str, Method] = {
   'autoemb': autoemb.METHOD,
   'esapn': esapn.METHOD,
   'optembed': optembed.METHOD,
+  'hidden': hidden.METHOD,
+  'joint': joint.METHOD,
 }
 
-__all__ = ['METHODS', 'Method', 'Task', 'plain']
+__all__ = ['METHODS', 'Method', 'Task', 'Turn', 'plain']

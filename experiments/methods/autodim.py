@@ -10,10 +10,12 @@ from jax_autorec.search import engines
 _MIN_UPDATES = 1000  # Of logits that draws make noisy.
 
 
-def _space(task: base.Task) -> arch_lib.Architecture:
+def _opens(
+  task: base.Task, architecture: arch_lib.Architecture
+) -> arch_lib.Architecture:
   options = task.search
   return field_spaces.open_dims(
-    base.widest(task),
+    architecture,
     options['dims'],
     tables=options['tables'],
     transform=options['transform'],
@@ -55,6 +57,6 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   return {'fields': selector}
 
 
-METHOD = base.Method(
-  _space, _selectors, base=base.widest, controls=base.WIDTH_CONTROLS
+METHOD = base.searched(
+  base.Part(_opens, _selectors, base.largest_dim), controls=base.WIDTH_CONTROLS
 )

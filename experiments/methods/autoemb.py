@@ -8,10 +8,12 @@ from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, field_spaces, search
 
 
-def _space(task: base.Task) -> arch_lib.Architecture:
+def _opens(
+  task: base.Task, architecture: arch_lib.Architecture
+) -> arch_lib.Architecture:
   options = task.search
   return field_spaces.open_buckets(
-    base.widest(task),
+    architecture,
     options['dims'],
     task.data.frequencies,
     options['min_vocab'],
@@ -25,7 +27,7 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
       f'AutoEmb warms up for {warmup} of {task.steps} steps, so nothing would '
       'be searched: lower search.warmup.'
     )
-  space = _space(task)
+  space = _PART.space(task)
   counts = []
   for plan, starts in zip(space.categorical, space.choice.starts):
     found = np.asarray(task.data.frequencies[plan.name], np.float64)
@@ -39,9 +41,6 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   return {'fields': selector}
 
 
-METHOD = base.Method(
-  _space,
-  _selectors,
-  base=base.widest,
-  controls=base.WIDTH_CONTROLS,
-)
+_PART = base.Part(_opens, _selectors, base.largest_dim)
+
+METHOD = base.searched(_PART, controls=base.WIDTH_CONTROLS)

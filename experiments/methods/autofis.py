@@ -1,5 +1,7 @@
 """AutoFIS: which products deserve to stay."""
 
+import dataclasses
+
 import optax
 
 from experiments.methods import base
@@ -11,7 +13,9 @@ from jax_autorec.search import controls, engines
 _ORDERS = {2: {'pairs': 'open'}, 3: {'pairs': 'open', 'triples': 'open'}}
 
 
-def _space(task: base.Task) -> arch_lib.Architecture:
+def _opens(
+  task: base.Task, architecture: arch_lib.Architecture
+) -> arch_lib.Architecture:
   order = task.search['order']
   if order not in _ORDERS:
     raise errors.ConfigError(f'search.order is {order!r}; expected 2 or 3.')
@@ -20,7 +24,8 @@ def _space(task: base.Task) -> arch_lib.Architecture:
       'AutoFIS searches the products of fm, deepfm or ipnn, not of '
       f'{task.model!r}.'
     )
-  return task.build(**_ORDERS[order])
+  plans = task.build(**_ORDERS[order]).interactions
+  return dataclasses.replace(architecture, interactions=plans)
 
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
@@ -43,13 +48,16 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   return {'interactions': selector}
 
 
-METHOD = base.Method(
-  _space,
-  _selectors,
+def _random(
+  task: base.Task, space: arch_lib.Architecture, found: arch_lib.Architecture
+) -> arch_lib.Architecture:
+  return controls.random_subset(space, found, task.seed)
+
+
+METHOD = base.searched(
+  base.Part(_opens, _selectors, random=_random),
   controls={
     'all': lambda task, space, found: controls.keep_all(space),
-    'random': lambda task, space, found: controls.random_subset(
-      space, found, task.seed
-    ),
+    'random': _random,
   },
 )

@@ -11,20 +11,21 @@ from jax_autorec.search import controls
 _PER_FIELD = (15 / 24, 130 / 24, 180 / 24)
 
 
-def _space(task: base.Task) -> arch_lib.Architecture:
+def _opens(
+  task: base.Task, architecture: arch_lib.Architecture
+) -> arch_lib.Architecture:
   options = task.search
   if task.model not in ('fm', 'deepfm'):
     raise errors.ConfigError(
       'AutoGroup puts groups in the place of the products of fm or deepfm, not '
       f'of {task.model!r}.'
     )
-  plain = task.build()
   counts = options['counts']
   if counts is None:
-    num_fields = len(plain.vector_fields)
+    num_fields = len(architecture.vector_fields)
     counts = [round(own * num_fields) for own in _PER_FIELD[:num_fields]]
   return group_spaces.open_groups(
-    plain,
+    architecture,
     counts,
     copies=options['copies'],
     form=options['form'],
@@ -43,7 +44,7 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   updates = (task.steps - warmup) // max(period, 1)
   sizes = {}
   if options['sizes'] == 'order':
-    sizes = {plan.name: plan.order for plan in _space(task).interactions}
+    sizes = {plan.name: plan.order for plan in _PART.space(task).interactions}
   elif options['sizes'] != 'any':
     raise errors.ConfigError(
       f"search.sizes is {options['sizes']!r}; expected 'any' or 'order'."
@@ -63,13 +64,18 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   return {'interactions': selector}
 
 
-METHOD = base.Method(
-  _space,
-  _selectors,
+def _random(
+  task: base.Task, space: arch_lib.Architecture, found: arch_lib.Architecture
+) -> arch_lib.Architecture:
+  return controls.random_subset(space, found, task.seed)
+
+
+_PART = base.Part(_opens, _selectors, random=_random)
+
+METHOD = base.searched(
+  _PART,
   controls={
     'one_group': lambda task, space, found: controls.keep_all(space),
-    'random_groups': lambda task, space, found: controls.random_subset(
-      space, found, task.seed
-    ),
+    'random_groups': _random,
   },
 )

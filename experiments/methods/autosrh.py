@@ -5,8 +5,10 @@ from jax_autorec import architecture as arch_lib
 from jax_autorec import field_spaces, search
 
 
-def _space(task: base.Task) -> arch_lib.Architecture:
-  return field_spaces.open_columns(base.widest(task), task.search['groups'])
+def _opens(
+  task: base.Task, architecture: arch_lib.Architecture
+) -> arch_lib.Architecture:
+  return field_spaces.open_columns(architecture, task.search['groups'])
 
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
@@ -22,9 +24,7 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   return {'fields': selector}
 
 
-METHOD = base.Method(
-  _space,
-  _selectors,
-  base=base.widest,
+METHOD = base.searched(
+  base.Part(_opens, _selectors, base.largest_dim, base.random_entries),
   controls={**base.WIDTH_CONTROLS, 'random_entries': base.random_entries},
 )

@@ -1,9 +1,9 @@
 """What a method has to say: how a config becomes a space and its search."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import optax
 
@@ -70,8 +70,8 @@ def plain(task: Task) -> arch_lib.Architecture:
   return task.build()
 
 
-def widest(task: Task) -> arch_lib.Architecture:
-  """FDE: every field at the largest candidate width.
+def largest_dim(task: Task) -> dict[str, int]:
+  """The option of the base model that gives it the largest candidate width.
 
   Raises:
     ConfigError: for a model without embeddings.
@@ -81,7 +81,12 @@ def widest(task: Task) -> arch_lib.Architecture:
       'Model lr has no embeddings whose width to choose: set --config.model to '
       f'one of {", ".join(name for name in spaces.MODELS if name != "lr")}.'
     )
-  return task.build(dim=max(task.search['dims']))
+  return {'dim': max(task.search['dims'])}
+
+
+def widest(task: Task) -> arch_lib.Architecture:
+  """FDE: every field at the largest candidate width."""
+  return task.build(**largest_dim(task))
 
 
 def max_params(task: Task) -> float | None:
@@ -192,8 +197,11 @@ def random_dims(
 ) -> arch_lib.Architecture:
   """Random candidate widths, at the size that was found."""
   transform = getattr(space.choice, 'transform', 'linear')
+  plain = dataclasses.replace(
+    widest(task), interactions=space.interactions, head=space.head
+  )
   return controls.random_dims(
-    widest(task), task.search['dims'], found, task.seed, transform
+    plain, task.search['dims'], found, task.seed, transform
   )
 
 
@@ -212,6 +220,55 @@ def random_rows(
 
 
 WIDTH_CONTROLS = {'uniform': uniform, 'random_dims': random_dims}
+
+
+def no_options(task: Task) -> dict[str, Any]:
+  """The base model as the config has it."""
+  del task
+  return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """A slot that is opened and searched, by itself or beside others.
+
+  Attributes:
+    opens: (task, architecture) -> the architecture with the slot open, all
+      else as it is, closed or open.
+    selectors: task -> slot -> selector.
+    options: task -> options of the base model that the slot needs.
+    random: (task, space, found) -> the space with the slot closed at random, at
+      the size that was found.
+  """
+
+  opens: Callable[[Task, arch_lib.Architecture], arch_lib.Architecture]
+  selectors: Callable[[Task], dict[str, search.Selector]]
+  options: Callable[[Task], dict[str, Any]] = no_options
+  random: Control = random_dims
+
+  def plain(self, task: Task) -> arch_lib.Architecture:
+    """The base model before the slot is opened."""
+    return task.build(**self.options(task))
+
+  def space(self, task: Task) -> arch_lib.Architecture:
+    """The base model with this slot open."""
+    return self.opens(task, self.plain(task))
+
+
+class Turn(NamedTuple):
+  """One of several searches that follow one another.
+
+  Attributes:
+    name: of it.
+    space: what the searches before it arrived at, None for the first -> the
+      architecture that it searches.
+    selectors: slot -> selector.
+  """
+
+  name: str
+  space: Callable[[arch_lib.Architecture | None], arch_lib.Architecture]
+  selectors: Mapping[str, search.Selector]
+
 
 _APART = 10_000  # Seeds of further draws, beyond those of any table.
 
@@ -235,6 +292,9 @@ class Method:
       those that are drawn can be had again, 'random_dims:2' is another draw.
     online: of a method that follows a stream, task -> name -> space and method
       of every run over it, the result's first; None for all others.
+    part: what it opens, where that can be opened beside other things.
+    turns: task -> searches that follow one another, where the task asks for
+      several; None for one search.
   """
 
   space: Callable[[Task], arch_lib.Architecture]
@@ -244,6 +304,8 @@ class Method:
   base: Callable[[Task], arch_lib.Architecture] = plain
   controls: Mapping[str, Control] = dataclasses.field(default_factory=dict)
   online: Callable[[Task], Mapping[str, Run]] | None = None
+  part: Part | None = None
+  turns: Callable[[Task], Sequence[Turn]] | None = None
 
   def control(
     self,
@@ -281,3 +343,9 @@ class Method:
         f'No control {name!r} of this method; its controls are: '
         f'{", ".join(known)}.{errors.nearest(name, known)}'
       )
+
+
+def searched(part: Part, **options: Any) -> Method:
+  """The method that searches one part; options are those of `Method`."""
+  options = {'base': part.plain} | options
+  return Method(part.space, part.selectors, part=part, **options)

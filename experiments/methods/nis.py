@@ -12,7 +12,9 @@ from jax_autorec.search import controls
 _CUTS = ('values', 'occurrences')
 
 
-def _space(task: base.Task) -> arch_lib.Architecture:
+def _opens(
+  task: base.Task, architecture: arch_lib.Architecture
+) -> arch_lib.Architecture:
   options = task.search
   if options['cuts'] not in _CUTS:
     raise errors.ConfigError(
@@ -22,7 +24,7 @@ def _space(task: base.Task) -> arch_lib.Architecture:
   # The first blocks of columns are as wide as each candidate in turn.
   columns = [b - a for a, b in itertools.pairwise((0, *options['dims']))]
   return field_spaces.open_blocks(
-    base.widest(task),
+    architecture,
     options['rows'],
     columns,
     frequencies=task.data.frequencies if by_occurrences else None,
@@ -35,7 +37,7 @@ def _space(task: base.Task) -> arch_lib.Architecture:
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
-  blocks = _space(task).choice
+  blocks = _PART.space(task).choice
   selector = search.nis(
     optax.adam(base.positive(task, 'learning_rate')),
     blocks,
@@ -53,14 +55,14 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   return {'fields': selector}
 
 
-METHOD = base.Method(
-  _space,
-  _selectors,
-  base=base.widest,
-  controls={
-    **base.WIDTH_CONTROLS,
-    'random_blocks': lambda task, space, found: controls.random_blocks(
-      space, found, task.seed
-    ),
-  },
+def _random(
+  task: base.Task, space: arch_lib.Architecture, found: arch_lib.Architecture
+) -> arch_lib.Architecture:
+  return controls.random_blocks(space, found, task.seed)
+
+
+_PART = base.Part(_opens, _selectors, base.largest_dim, _random)
+
+METHOD = base.searched(
+  _PART, controls={**base.WIDTH_CONTROLS, 'random_blocks': _random}
 )

@@ -7,8 +7,11 @@ from jax_autorec import architecture as arch_lib
 from jax_autorec import field_spaces, search
 
 
-def _space(task: base.Task) -> arch_lib.Architecture:
-  return field_spaces.open_row_mask(base.widest(task))
+def _opens(
+  task: base.Task, architecture: arch_lib.Architecture
+) -> arch_lib.Architecture:
+  del task
+  return field_spaces.open_row_mask(architecture)
 
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
@@ -28,9 +31,7 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   return {'fields': selector}
 
 
-METHOD = base.Method(
-  _space,
-  _selectors,
-  base=base.widest,
+METHOD = base.searched(
+  base.Part(_opens, _selectors, base.largest_dim, base.random_rows),
   controls={**base.WIDTH_CONTROLS, 'random_rows': base.random_rows},
 )

@@ -5,8 +5,11 @@ from jax_autorec import architecture as arch_lib
 from jax_autorec import field_spaces, search
 
 
-def _space(task: base.Task) -> arch_lib.Architecture:
-  return field_spaces.open_columns(base.widest(task))
+def _opens(
+  task: base.Task, architecture: arch_lib.Architecture
+) -> arch_lib.Architecture:
+  del task
+  return field_spaces.open_columns(architecture)
 
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
@@ -14,6 +17,6 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   return {'fields': search.sseds(options['share'], base.max_params(task))}
 
 
-METHOD = base.Method(
-  _space, _selectors, base=base.widest, controls=base.WIDTH_CONTROLS
+METHOD = base.searched(
+  base.Part(_opens, _selectors, base.largest_dim), controls=base.WIDTH_CONTROLS
 )

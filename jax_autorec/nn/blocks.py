@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_autorec.types import Array
 
@@ -187,6 +188,11 @@ class MLP(nn.Module):
     axis_name: replica axis; None except under `pmap`.
     outputs: None for a logit; a number of outputs; 0 for the last hidden layer
       in their place.
+    candidates: of open widths, per hidden layer, increasing up to its own. A
+      unit is multiplied by the weight, in 'arch' ('hidden_0' [K], ...), of the
+      candidates that have it: narrower layers are the first units of wider
+      ones, so all cost one product of matrices (the channel masks of FBNetV2,
+      Wan et al., CVPR 2020).
   """
 
   hidden: Sequence[int]
@@ -196,6 +202,7 @@ class MLP(nn.Module):
   norm_inputs: bool = False
   axis_name: str | None = None
   outputs: int | None = None
+  candidates: Sequence[Sequence[int]] = ()
 
   @nn.compact
   def __call__(
@@ -237,6 +244,8 @@ class MLP(nn.Module):
       elif self.norm == 'layer':
         x = nn.LayerNorm(epsilon=1e-5, name=f'norm_{i}')(x)
       x = activation(x)
+      if self.candidates:
+        x = x * self._shares(i)[None, :]
       x = Dropout(self.dropout, self.axis_name, name=f'dropout_{i}')(
         x, train=train
       )
@@ -245,6 +254,20 @@ class MLP(nn.Module):
       return x
     x = nn.Dense(self.outputs or 1, kernel_init=init, name='output')(x)
     return x[:, 0] if self.outputs is None else x
+
+  def _shares(self, layer):
+    """What every unit of a layer is multiplied by, [width]."""
+    own = np.array(self.candidates[layer])
+    weights = self.variable(
+      'arch',
+      f'hidden_{layer}',
+      jnp.full,
+      own.shape,
+      1 / len(own),
+      jnp.float32,
+    )
+    has_unit = np.arange(own[-1]) < own[:, None]
+    return weights.value @ has_unit.astype(np.float32)
 
 
 class FrequencyNet(nn.Module):

@@ -13,6 +13,7 @@ from jax_autorec.types import Array, Batch
 
 EMBEDDINGS = 'embeddings'  # Scope of tables and numeric vectors in 'params'.
 FIELDS = 'fields'  # Scope of what is open about field vectors.
+MLP = 'mlp'  # Scope of the hidden layers and the output layer.
 SQUASH = 'squash'  # Scope of the normalisation of field vectors.
 
 
@@ -92,7 +93,8 @@ class CTRModel(nn.Module):
         plan.head.activation,
         plan.head.norm_inputs,
         self.axis_name,
-        name='mlp',
+        candidates=plan.head.candidates,
+        name=MLP,
       )(sent['head'], batch.mask, train=train, beside=sent['output'])
     elif not any(interaction.has_offset for interaction in plan.interactions):
       logits = logits + self.param('bias', nn.initializers.zeros, (1,))

@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import field_spaces
+from jax_autorec import field_spaces, head_spaces
 from jax_autorec import interactions as interactions_lib
 from jax_autorec.search import patterns
 
@@ -74,7 +74,8 @@ def random_dims(
   packed) nearer to the size that was found.
 
   Args:
-    architecture: closed; its widths do not matter.
+    architecture: closed but for interactions and the head; its widths do not
+      matter.
     dims: candidates.
     found: what a search made of it.
     seed: of the draws.
@@ -207,6 +208,30 @@ def random_rows(
     for total, count in zip(rows, counts)
   ]
   return field_spaces.with_row_mask(space, kept, dims.tolist())
+
+
+def random_hidden(
+  space: arch_lib.Architecture,
+  found: arch_lib.Architecture,
+  seed: int,
+) -> arch_lib.Architecture:
+  """Widths of hidden layers drawn evenly, of as many units as were found.
+
+  Of a thousand draws the one whose units in all come nearest to those found.
+
+  Args:
+    space: with open widths of hidden layers.
+    found: what a search made of it.
+    seed: of the draws.
+  """
+  rng = np.random.default_rng(seed)
+  candidates = space.head.candidates
+  draws = [
+    [own[rng.integers(len(own))] for own in candidates] for _ in range(1000)
+  ]
+  wanted = sum(found.head.hidden)
+  nearest = min(draws, key=lambda widths: abs(sum(widths) - wanted))
+  return head_spaces.with_hidden(space, nearest)
 
 
 def _close(space, choose):

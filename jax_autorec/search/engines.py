@@ -13,7 +13,7 @@ Rewards of a draw are minus the loss unless told otherwise. A controller that
 reads its earlier decisions (an RNN) is not here: decisions are independent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import math
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ import numpy as np
 import optax
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, field_spaces
+from jax_autorec import errors, field_spaces, head_spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec import interactions as interactions_lib
 from jax_autorec.search import base
@@ -43,12 +43,14 @@ class Decisions(NamedTuple):
       read. Hard choices are weights of 0 and 1.
     derive: (tree of options [...], architecture) -> architecture, closed.
     size: tree of weights -> [], the share of the whole that they keep.
+    record: tree of weights -> JSON values, what a report shows of them.
   """
 
   shapes: Callable[[PyTree], PyTree]
   mix: Callable[[PyTree], PyTree]
   derive: Callable[[PyTree, arch_lib.Architecture], arch_lib.Architecture]
   size: Callable[[PyTree], Array]
+  record: Callable[[PyTree], dict[str, Any]] = lambda weights: {}
 
 
 def gates() -> Decisions:
@@ -101,6 +103,44 @@ def widths(dims: tuple[int, ...]) -> Decisions:
       architecture, [dims[option] for option in options]
     ),
     lambda weights: (weights @ shares).mean(),
+    lambda weights: {'dim_weights': weights.tolist()},
+  )
+
+
+def hidden(candidates: Sequence[Sequence[int]]) -> Decisions:
+  """The width of every hidden layer of the MLP (slot 'mlp').
+
+  A mixture of widths leaves its last units a small factor, which larger weights
+  make up for: soft choices want a price.
+
+  Args:
+    candidates: `HeadPlan.candidates` of the open architecture.
+  """
+  widths = {
+    f'hidden_{i}': np.array(own, np.float32) for i, own in enumerate(candidates)
+  }
+
+  def derive(options, architecture):
+    chosen = tuple(int(own[options[name]]) for name, own in widths.items())
+    return head_spaces.with_hidden(architecture, chosen)
+
+  def expected(weights):
+    return [weights[name] @ own for name, own in widths.items()]
+
+  def size(weights):
+    parts = zip(expected(weights), widths.values())
+    return sum(units / own[-1] for units, own in parts) / len(widths)
+
+  return Decisions(
+    lambda choice: {name: leaf.shape for name, leaf in choice.items()},
+    lambda weights: weights,
+    derive,
+    size,
+    lambda weights: {
+      'levels': {
+        'mean width of hidden layers': list(map(float, expected(weights)))
+      }
+    },
   )
 
 
@@ -164,7 +204,9 @@ def _settle(decisions):
   def record(arch, memory):
     del memory
     sizes = sum(math.prod(leaf.shape[:-1]) for leaf in jax.tree.leaves(arch))
-    return {'choice_entropy': float(entropy(arch)) / sizes}
+    weights = jax.device_get(jax.tree.map(jax.nn.softmax, arch))
+    mean = float(entropy(arch)) / sizes
+    return {'choice_entropy': mean} | decisions.record(weights)
 
   return derive, record
 

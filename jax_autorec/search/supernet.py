@@ -562,7 +562,10 @@ def recorded(
   arch, memory = jax.device_get((state.arch, state.memory))
   values: dict[str, Any] = {}
   for slot in sorted(selectors):
-    values.update(selectors[slot].record(arch[slot], memory[slot]))
+    own = selectors[slot].record(arch[slot], memory[slot])
+    # Levels of several selectors stand side by side.
+    levels = values.get('levels', {}) | own.get('levels', {})
+    values |= own | ({'levels': levels} if levels else {})
   return values
 
 

@@ -16,6 +16,8 @@ from experiments.configs import (
   autofis,
   autogroup,
   autosrh,
+  hidden,
+  joint,
   mde,
   mgqe,
   nis,
@@ -25,7 +27,7 @@ from experiments.configs import (
 )
 from experiments.configs import base as base_config
 from experiments.methods import base as method_base
-from jax_autorec import errors, numeric
+from jax_autorec import choices, errors, numeric
 from jax_autorec.data import planted, planted_numeric
 from jax_autorec.search import base
 
@@ -105,9 +107,74 @@ class AutoGroupTest(parameterized.TestCase):
       method.selectors(task)
 
 
+class JointTest(parameterized.TestCase):
+  def _parts(self, *parts, **options):
+    config = joint.get_config('planted')
+    config.search.update({'parts': parts, **options})
+    task = _task(config)
+    return dataclasses.replace(task, steps=100), methods.METHODS['joint']
+
+  def test_every_part_is_open_and_has_its_own_options(self):
+    task, method = self._parts('nis', 'autofis', 'hidden')
+    space = method.space(task)
+    self.assertIsInstance(space.choice, choices.Blocks)
+    self.assertTrue(space.interaction('pairs').is_open)
+    self.assertLen(space.head.candidates, len(space.head.hidden))
+    selectors = method.selectors(task)
+    self.assertEqual(
+      {slot: s.split for slot, s in selectors.items()},
+      {'fields': 'valid', 'interactions': 'train', 'mlp': 'valid'},
+    )
+    self.assertEmpty(method.turns(task))
+    widest = max(task.search['nis']['dims'])
+    self.assertEqual(method.base(task), task.build(dim=widest))
+    drawn = method.control('random_joint', task, space, method.base(task))
+    self.assertFalse(drawn.is_open)
+
+  def test_in_turn_each_has_what_was_settled_before(self):
+    task, method = self._parts('autofis', 'autodim', order='in_turn')
+    first, second = method.turns(task)
+    self.assertEqual((first.name, second.name), ('autofis', 'autodim'))
+    self.assertEqual(list(first.selectors), ['interactions'])
+    space = first.space(None)
+    self.assertIsNone(space.choice)
+    self.assertEqual(space.dim, max(task.search['autodim']['dims']))
+    (terms,) = [plan.terms for plan in space.interactions]
+    kept = dataclasses.replace(
+      space.interactions[0], terms=terms[:2], gates='weights'
+    )
+    space = second.space(space.with_interaction(kept))
+    self.assertEqual(space.interactions, (kept,))
+    self.assertEqual(space.choice.dims, task.search['autodim']['dims'])
+
+  @parameterized.parameters(
+    (('autofis',), {}, 'two or more'),
+    (('autofis', 'autofis'), {}, 'two or more'),
+    (('autofis', 'mde'), {}, 'two or more of autodim, nis'),
+    (('autofis', 'autogroup'), {}, "autofis and autogroup.*'interactions'"),
+    (('nis', 'autodim'), {'order': 'in_turn'}, "nis and autodim.*'fields'"),
+    (('autofis', 'autodim'), {'order': 'both'}, "'both'; expected one of"),
+  )
+  def test_what_does_not_go_together(self, parts, options, message):
+    task, method = self._parts(*parts, **options)
+    with self.assertRaisesRegex(errors.ConfigError, message):
+      method.selectors(task)
+      method.turns(task)
+
+  def test_hidden_layers_need_an_engine_and_an_mlp(self):
+    config = hidden.get_config('planted')
+    config.search.engine.name = None
+    with self.assertRaisesRegex(errors.ConfigError, 'reinforce, darts'):
+      methods.METHODS['hidden'].selectors(_task(config))
+    config = hidden.get_config('planted')
+    config.model = 'fm'
+    with self.assertRaisesRegex(errors.ConfigError, 'no MLP'):
+      methods.METHODS['hidden'].space(_task(config))
+
+
 class EngineTest(parameterized.TestCase):
   @parameterized.product(
-    config=[autofis, autodim], engine=['reinforce', 'darts']
+    config=[autofis, autodim, hidden], engine=['reinforce', 'darts']
   )
   def test_one_key_selects_the_engine(self, config, engine):
     config = config.get_config('planted')

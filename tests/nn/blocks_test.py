@@ -141,6 +141,46 @@ class MLPTest(absltest.TestCase):
     expected = hidden @ np.asarray(params['output']['kernel'])
     np.testing.assert_allclose(got[:9], expected[:, 0], rtol=1e-4, atol=1e-5)
 
+  def test_open_widths_are_mixtures_of_narrower_layers(self):
+    """A width alone is a layer of its first units; shares are sums."""
+    x, mask = _x(), np.arange(_B) < 9
+    candidates = ((1, 3, 6), (2, 5))
+    options = dict(norm='batch', activation='tanh')
+    mlp = blocks.MLP((6, 5), candidates=candidates, **options)
+    variables = mlp.init(jax.random.key(0), x, mask, train=False)
+    params = variables['params']
+
+    def run(first, second):
+      arch = {'hidden_0': jnp.array(first), 'hidden_1': jnp.array(second)}
+      got, _ = mlp.apply(
+        variables | {'arch': arch},
+        x,
+        mask,
+        train=True,
+        mutable=['batch_stats'],
+      )
+      return got[:9]
+
+    narrow = blocks.MLP((3, 2), **options)
+    cut = jax.tree.map(jnp.array, params)
+    widths = {'dense_0': 3, 'norm_0': 3, 'dense_1': 2, 'norm_1': 2}
+    for name, width in widths.items():
+      cut[name] = jax.tree.map(lambda w, k=width: w[..., :k], cut[name])
+    for name, width in (('dense_1', 3), ('output', 2)):
+      cut[name]['kernel'] = cut[name]['kernel'][:width]
+    fresh = narrow.init(jax.random.key(0), x, mask, train=False)
+    expected, _ = narrow.apply(
+      fresh | {'params': cut}, x, mask, train=True, mutable=['batch_stats']
+    )
+    got = run([0.0, 1.0, 0.0], [1.0, 0.0])
+    np.testing.assert_allclose(got, expected[:9], rtol=1e-5, atol=1e-6)
+    # Linear in the weights of the last layer.
+    mixed = run([0.2, 0.5, 0.3], [0.4, 0.6])
+    parts = [run([0.2, 0.5, 0.3], one) for one in ([1.0, 0.0], [0.0, 1.0])]
+    np.testing.assert_allclose(
+      mixed, 0.4 * parts[0] + 0.6 * parts[1], rtol=1e-4, atol=1e-6
+    )
+
 
 class FrequencyNetTest(absltest.TestCase):
   def test_starts_equal_and_depends_on_an_id_alone(self):

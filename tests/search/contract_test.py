@@ -19,6 +19,7 @@ from jax_autorec import choices as choices_lib
 from jax_autorec import (
   field_spaces,
   group_spaces,
+  head_spaces,
   optim,
   pipeline,
   quantization,
@@ -116,6 +117,19 @@ def _autoemb(space):
 def _groups(schema, model='fm', **options):
   plain = spaces.build(model, schema, dim=4, **_MLP.get(model, {}))
   return group_spaces.open_groups(plain, (2, 3, 3), **options)
+
+
+def _joint(schema):
+  plain = spaces.deepfm(schema, dim=4, pairs='open', hidden=(8, 4))
+  opened = head_spaces.open_hidden(plain, (0.25, 0.5))
+  return field_spaces.open_dims(opened, (1, 2, 4))
+
+
+def _hidden(space):
+  candidates = space.head.candidates
+  return search.engines.darts(
+    search.engines.hidden(candidates), optax.adam(0.1), price=0.1
+  )
 
 
 # Name -> (space of a schema, selectors of a space).
@@ -221,6 +235,30 @@ _METHODS = {
       )
     },
   ),
+  'darts_implicit': (
+    _open_dims('fm'),
+    lambda space: {
+      'fields': search.engines.darts(
+        search.engines.widths(space.choice.dims),
+        optax.adam(0.1),
+        implicit=search.engines.Implicit('cg', 2),
+        period=2,
+      )
+    },
+  ),
+  # Several slots of one model: single level beside bi-level, of every engine.
+  'autodim_autofis_hidden': (
+    _joint,
+    lambda space: (
+      _autodim(period=3)(space) | _autofis(space) | {'mlp': _hidden(space)}
+    ),
+  ),
+  'nis_autofis': (
+    lambda schema: field_spaces.open_blocks(
+      spaces.fm(schema, dim=4, pairs='open'), (0.3, 0.7), (1, 3)
+    ),
+    lambda space: _nis(reward='ce')(space) | _autofis(space),
+  ),
 }
 
 
@@ -272,10 +310,25 @@ def _search(name, data=None, num_steps=_STEPS, **options):
   )
 
 
+# Name -> what its search read, chunk by chunk, as the bytes of rows.
+_READ = {}
+
+
 @functools.cache
 def _found(name):
   """One search per method, for the tests that only look at it."""
-  return _search(name)
+  read, chunk = [], batches.Batches.chunk
+
+  def recording(self, first, count):
+    stacked = chunk(self, first, count)
+    # The rows of planted data differ in their ids, but for a few.
+    read.append({row.tobytes() for row in stacked.ids.reshape(-1, 4)})
+    return stacked
+
+  with mock.patch.object(batches.Batches, 'chunk', recording):
+    found = _search(name)
+  _READ[name] = read
+  return found
 
 
 @functools.cache
@@ -508,31 +561,21 @@ class ContractTest(parameterized.TestCase):
     if name not in _DECAYED:
       self.assertTrue(_same(weights_alone.arch, start.arch))
 
-  @parameterized.parameters(*_ONE_EACH)
+  @parameterized.parameters(*_METHODS)
   def test_rows_come_from_the_splits_that_they_belong_to(self, name):
     """The test split is never read; each batch is of one other split."""
-    data, read = _data(), []
-    chunk = batches.Batches.chunk
-
-    def recording(self, first, count):
-      stacked = chunk(self, first, count)
-      # The rows of planted data differ in their ids, but for a few.
-      read.append({row.tobytes() for row in stacked.ids.reshape(-1, 4)})
-      return stacked
-
-    with mock.patch.object(batches.Batches, 'chunk', recording):
-      _search(name, data, num_steps=16)
+    data, found = _data(), _found(name)
     rows = lambda split: {row.tobytes() for row in np.asarray(split.ids)}
     only_test = rows(data.test) - rows(data.train) - rows(data.valid)
     self.assertGreater(len(only_test), 20)
     kinds = set()
-    for ids in read:
+    for ids in _READ[name]:
       self.assertFalse(ids & only_test)
       is_train = bool(ids & (rows(data.train) - rows(data.valid)))
       is_valid = bool(ids & (rows(data.valid) - rows(data.train)))
       self.assertNotEqual(is_train, is_valid)
       kinds.add('train' if is_train else 'valid')
-    bilevel = any(s.split == 'valid' for s in _found(name).selectors.values())
+    bilevel = any(s.split == 'valid' for s in found.selectors.values())
     self.assertEqual(kinds, {'train', 'valid'} if bilevel else {'train'})
 
   @parameterized.parameters(*_METHODS)

@@ -1,7 +1,7 @@
 from absl.testing import absltest, parameterized
 import numpy as np
 
-from jax_autorec import field_spaces, group_spaces, spaces
+from jax_autorec import field_spaces, group_spaces, head_spaces, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.search import controls, patterns
 
@@ -143,6 +143,16 @@ class ControlsTest(parameterized.TestCase):
       self.assertLess(max(held) - min(held), 0.4)
     self.assertEqual(drawn[0], drawn[1])
     self.assertNotEqual(drawn[0], drawn[2])
+
+  def test_random_hidden_widths_have_the_units_found(self):
+    plain = spaces.deepfm(_SCHEMA, dim=4, hidden=(64, 64, 64))
+    space = head_spaces.open_hidden(plain, (0.25, 0.5, 0.75))
+    found = head_spaces.with_hidden(space, (16, 64, 48))
+    drawn = [controls.random_hidden(space, found, seed) for seed in range(9)]
+    for one in drawn:
+      self.assertEqual(sum(one.head.hidden), 128)
+    self.assertGreater(len({one.head.hidden for one in drawn}), 3)
+    self.assertEqual(controls.random_hidden(space, found, 0), drawn[0])
 
   def test_random_rows_have_the_size_found(self):
     space = field_spaces.open_row_mask(spaces.fm(_LARGE, dim=16))

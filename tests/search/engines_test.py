@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_autorec import errors, field_spaces, optim, pipeline, spaces
+from jax_autorec import (
+  errors,
+  field_spaces,
+  head_spaces,
+  optim,
+  pipeline,
+  spaces,
+)
 from jax_autorec.data import planted
 from jax_autorec.search import base, engines, supernet, unroll
 from jax_autorec.train import settings as settings_lib
@@ -126,6 +133,25 @@ class SlotTest(parameterized.TestCase):
       [plan.dim for plan in derived.categorical],
       [(1, 2, 4)[option] for option in logits.argmax(1)],
     )
+
+  @parameterized.parameters('reinforce', 'darts')
+  def test_hidden_layers_that_cost_too_much_are_narrow(self, name):
+    data = planted.generate(num_rows=2000, num_fields=4, num_pairs=2)
+    plain = spaces.deepfm(data.schema, dim=4, hidden=(16, 8))
+    space = head_spaces.open_hidden(plain, (0.25, 0.5))
+    settings = settings_lib.Settings(batch_size=200, table_std=0.1)
+
+    decisions = engines.hidden(space.head.candidates)
+    selector = engines.engine(name, decisions, optax.adam(0.2), price=5.0)
+    found = pipeline.run_search(
+      space, {'mlp': selector}, data, settings, num_steps=48
+    )
+    self.assertEqual(pipeline.derive(found).head.hidden, (4, 2))
+    recorded = supernet.recorded(found.state, found.selectors)
+    (expected,) = recorded['levels'].values()
+    # An even mixture has 28 / 3 and 14 / 3.
+    self.assertLess(expected[0], 8)
+    self.assertLess(expected[1], 4)
 
   def test_all_off_and_wrong_options_are_refused(self):
     data = planted.generate(num_rows=100, num_fields=4, num_pairs=2)
