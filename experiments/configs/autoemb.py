@@ -33,5 +33,7 @@ def get_config(argument: str | None = None):
       'controller_learning_rate': 1e-3,
     }
   )
+  # 'reinforce' or 'darts' on the same space.
+  config.search.engine = defaults.engine()
   config.controls = ('lr', 'base', 'uniform')
   return config

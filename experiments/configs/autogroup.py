@@ -70,5 +70,7 @@ def get_config(argument: str | None = None):
       },
     }
   )
+  # 'reinforce' or 'darts' on the same space.
+  config.search.engine = defaults.engine()
   config.controls = ('lr', 'base', 'one_group', 'random_groups')
   return config

@@ -55,5 +55,7 @@ def get_config(argument: str | None = None):
       'entropy': 1e-3,
     }
   )
+  # 'reinforce' or 'darts' on the same space.
+  config.search.engine = defaults.engine()
   config.controls = ('lr', 'base', 'uniform', 'random_blocks')
   return config

@@ -6,6 +6,7 @@ import optax
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, field_spaces, search
+from jax_autorec.search import engines
 
 
 def _opens(
@@ -21,13 +22,16 @@ def _opens(
 
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
+  space = _PART.space(task)
+  own = base.engine(task, engines.buckets(space.choice))
+  if own is not None:
+    return {'fields': own}
   warmup = base.share_of_steps(task, 'warmup')
   if warmup >= task.steps:
     raise errors.ConfigError(
       f'AutoEmb warms up for {warmup} of {task.steps} steps, so nothing would '
       'be searched: lower search.warmup.'
     )
-  space = _PART.space(task)
   counts = []
   for plan, starts in zip(space.categorical, space.choice.starts):
     found = np.asarray(task.data.frequencies[plan.name], np.float64)

@@ -5,7 +5,7 @@ import optax
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, group_spaces, search
-from jax_autorec.search import controls
+from jax_autorec.search import controls, engines
 
 # Groups per field, of order 1, 2 and 3: 15, 130 and 180 for the 24 of Avazu.
 _PER_FIELD = (15 / 24, 130 / 24, 180 / 24)
@@ -36,6 +36,9 @@ def _opens(
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
+  own = base.engine(task, engines.members())
+  if own is not None:
+    return {'interactions': own}
   order = options['order']
   if order not in (1, 2):
     raise errors.ConfigError(f'search.order is {order!r}; expected 1 or 2.')

@@ -7,7 +7,7 @@ import optax
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, field_spaces, search
-from jax_autorec.search import controls
+from jax_autorec.search import controls, engines
 
 _CUTS = ('values', 'occurrences')
 
@@ -38,6 +38,8 @@ def _opens(
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
   blocks = _PART.space(task).choice
+  if options['engine']['name'] is not None:
+    return {'fields': base.engine(task, engines.blocks(blocks))}
   selector = search.nis(
     optax.adam(base.positive(task, 'learning_rate')),
     blocks,

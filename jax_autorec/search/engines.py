@@ -24,7 +24,8 @@ import numpy as np
 import optax
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, field_spaces, head_spaces
+from jax_autorec import choices as choices_lib
+from jax_autorec import errors, field_spaces, group_spaces, head_spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec import interactions as interactions_lib
 from jax_autorec.search import base
@@ -44,6 +45,7 @@ class Decisions(NamedTuple):
     derive: (tree of options [...], architecture) -> architecture, closed.
     size: tree of weights -> [], the share of the whole that they keep.
     record: tree of weights -> JSON values, what a report shows of them.
+    is_hard: whether modules can read hard choices alone.
   """
 
   shapes: Callable[[PyTree], PyTree]
@@ -51,6 +53,7 @@ class Decisions(NamedTuple):
   derive: Callable[[PyTree, arch_lib.Architecture], arch_lib.Architecture]
   size: Callable[[PyTree], Array]
   record: Callable[[PyTree], dict[str, Any]] = lambda weights: {}
+  is_hard: bool = False
 
 
 def gates() -> Decisions:
@@ -104,6 +107,119 @@ def widths(dims: tuple[int, ...]) -> Decisions:
     ),
     lambda weights: (weights @ shares).mean(),
     lambda weights: {'dim_weights': weights.tolist()},
+  )
+
+
+def buckets(choice: choices_lib.MixedBuckets) -> Decisions:
+  """The width of ids of like frequency: AutoEmb's space (slot 'fields').
+
+  Args:
+    choice: the open one.
+  """
+  shares = np.array(choice.dims, np.float32) / max(choice.dims)
+  counts = [len(own) for own in choice.starts]
+  # Fields of fewer buckets than others are padded.
+  exists = np.arange(max(counts)) < np.array(counts)[:, None]
+
+  def derive(options, architecture):
+    dims = [
+      [choice.dims[option] for option in own[:count]]
+      for own, count in zip(options, counts)
+    ]
+    return field_spaces.with_buckets(architecture, dims)
+
+  return Decisions(
+    lambda choice: choice['weights'].shape,
+    lambda weights: {'weights': weights},
+    derive,
+    lambda weights: ((weights @ shares) * exists).sum() / exists.sum(),
+  )
+
+
+def blocks(choice: choices_lib.Blocks) -> Decisions:
+  """The rows and columns of every field: NIS's space (slot 'fields').
+
+  Hard choices alone: a block is there or it is not.
+
+  Args:
+    choice: the open one, of mode 'single'.
+  """
+  if choice.mode != 'single':
+    raise errors.ConfigError(
+      f'Blocks are of mode {choice.mode!r}; engines settle those of mode '
+      "'single', whose fields decide one thing each."
+    )
+  most = max(map(len, choice.rows))
+  ends = [[*own, *[own[-1]] * (most - len(own))] for own in choice.rows]
+  num_columns = len(choice.columns)
+  sizes = [(0, 0)]
+  sizes += [(s, t + 1) for t in range(num_columns) for s in range(most)]
+  # Rows of every block of columns under each option: [F, K, T].
+  kept = np.array(
+    [
+      [[own[s]] * t + [0] * (num_columns - t) for s, t in sizes] for own in ends
+    ],
+    np.int32,
+  )
+  entries = np.array(
+    [
+      [
+        sum(choice.entries(f, t, int(rows)) for t, rows in enumerate(option))
+        for option in own
+      ]
+      for f, own in enumerate(kept)
+    ],
+    np.float32,
+  )
+
+  def mix(weights):
+    option = jnp.argmax(weights, -1)
+    return {'kept': jnp.asarray(kept)[np.arange(len(kept)), option]}
+
+  def derive(options, architecture):
+    rows = kept[np.arange(len(kept)), options]
+    if not rows.any():
+      raise errors.ConfigError(
+        'The search left no field any row: lower its price, or search fewer '
+        'steps.'
+      )
+    return field_spaces.with_blocks(architecture, rows.tolist())
+
+  return Decisions(
+    lambda choice: entries.shape,
+    mix,
+    derive,
+    lambda weights: (weights * entries).sum() / choice.all_entries,
+    is_hard=True,
+  )
+
+
+def members() -> Decisions:
+  """Who belongs to each group: AutoGroup's space (slot 'interactions')."""
+
+  def derive(options, architecture):
+    names = np.array([plan.name for plan in architecture.vector_fields])
+    return group_spaces.with_groups(
+      architecture,
+      {
+        name: [tuple(names[own > 0].tolist()) for own in chosen.T]
+        for name, chosen in options.items()
+      },
+    )
+
+  def size(weights):
+    leaves = jax.tree.leaves(weights)
+    return sum(w[..., 1].sum() for w in leaves) / sum(
+      math.prod(w.shape[:-1]) for w in leaves
+    )
+
+  return Decisions(
+    lambda choice: {
+      n: (*leaf['member'].shape, 2) for n, leaf in choice.items()
+    },
+    lambda weights: {n: {'member': w[..., 1]} for n, w in weights.items()},
+    derive,
+    size,
   )
 
 
@@ -315,6 +431,11 @@ def darts(
     inner_rate,
     'more than 0, or None for first order',
   )
+  if decisions.is_hard:
+    raise errors.ConfigError(
+      'DARTS mixes options, and what is open here is there or not: take the '
+      "engine 'reinforce'."
+    )
 
   def init(choice, key, train):
     del key, train

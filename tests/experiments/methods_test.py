@@ -174,7 +174,8 @@ class JointTest(parameterized.TestCase):
 
 class EngineTest(parameterized.TestCase):
   @parameterized.product(
-    config=[autofis, autodim, hidden], engine=['reinforce', 'darts']
+    config=[autofis, autodim, autoemb, autogroup, hidden],
+    engine=['reinforce', 'darts'],
   )
   def test_one_key_selects_the_engine(self, config, engine):
     config = config.get_config('planted')

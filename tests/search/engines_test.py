@@ -11,14 +11,18 @@ import optax
 from jax_autorec import (
   errors,
   field_spaces,
+  group_spaces,
   head_spaces,
   optim,
   pipeline,
   spaces,
 )
+from jax_autorec import schema as schema_lib
 from jax_autorec.data import planted
+from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base, engines, supernet, unroll
 from jax_autorec.train import settings as settings_lib
+from jax_autorec.train import state as state_lib
 
 _LOGITS = np.array([[0.3, -0.5], [1.0, 0.2]])
 _LOSSES = np.array([[0.7, 0.1], [0.4, 0.9]])
@@ -134,24 +138,132 @@ class SlotTest(parameterized.TestCase):
       [(1, 2, 4)[option] for option in logits.argmax(1)],
     )
 
-  @parameterized.parameters('reinforce', 'darts')
-  def test_hidden_layers_that_cost_too_much_are_narrow(self, name):
+  def _hard(self, space, slot, decisions, options):
+    """What modules read of hard choices, which must be as they have it."""
+    model = model_lib.build(space)
+    schema = schema_lib.Schema(
+      tuple(
+        schema_lib.Field(plan.name, vocab_size=plan.vocab_size)
+        for plan in space.fields
+      )
+    )
+    batch = state_lib.example_batch(schema)
+    variables = jax.eval_shape(
+      lambda: model.init(jax.random.key(0), batch, train=False)
+    )
+    choice = variables['arch'][slot]
+    shapes = decisions.shapes(choice)
+    weights = jax.tree.map(
+      lambda own, shape: np.eye(shape[-1], dtype=np.float32)[own],
+      options,
+      shapes,
+      is_leaf=lambda own: isinstance(own, np.ndarray),
+    )
+    mixed = decisions.mix(weights)
+    jax.tree.map(
+      lambda x, y: self.assertEqual((x.shape, x.dtype), (y.shape, y.dtype)),
+      mixed,
+      choice,
+    )
+    return jax.device_get(mixed), float(decisions.size(weights))
+
+  def _plain(self, **options):
+    fields = tuple(
+      schema_lib.Field(name, vocab_size=size)
+      for name, size in zip('abcd', (9, 20, 30, 5))
+    )
+    schema = schema_lib.Schema(fields)
+    name = 'deepfm' if options else 'fm'
+    return spaces.build(name, schema, dim=4, **options)
+
+  def test_buckets(self):
+    counts = {
+      plan.name: [0, 0, *range(plan.vocab_size - 2, 0, -1)]
+      for plan in self._plain().fields
+    }
+    space = field_spaces.open_buckets(self._plain(), (1, 2, 4), counts)
+    lengths = [len(own) for own in space.choice.starts]
+    self.assertEqual(lengths, [3, 5, 5, 2])
+    decisions = engines.buckets(space.choice)
+    options = np.arange(20).reshape(4, 5) % 3
+    _, size = self._hard(space, 'fields', decisions, options)
+    dims = [
+      [(1, 2, 4)[k] for k in own[:length]]
+      for own, length in zip(options, lengths)
+    ]
+    self.assertEqual(
+      decisions.derive(options, space), field_spaces.with_buckets(space, dims)
+    )
+    # Of the buckets that there are.
+    self.assertAlmostEqual(size, np.mean(sum(dims, [])) / 4, places=6)
+
+  def test_members(self):
+    space = group_spaces.open_groups(self._plain(), (0, 3, 1))
+    options = {
+      'groups_2': np.array([[1, 0, 0], [1, 0, 1], [0, 1, 0], [0, 0, 1]]),
+      'groups_3': np.array([[1], [0], [1], [1]]),
+    }
+    decisions = engines.members()
+    read, size = self._hard(space, 'interactions', decisions, options)
+    for name, own in options.items():
+      np.testing.assert_array_equal(read[name]['member'], own)
+    self.assertAlmostEqual(size, 8 / 16)
+    found = decisions.derive(options, space)
+    groups = {plan.name: plan.groups for plan in found.interactions}
+    self.assertEqual(groups['groups_3'], (('a', 'c', 'd'),))
+    # A group of one says nothing.
+    self.assertEqual(groups['groups_2'], (('a', 'b'), ('b', 'd')))
+
+  def test_blocks(self):
+    open_blocks = lambda mode: field_spaces.open_blocks(
+      self._plain(), (0.3, 0.7), (1, 3), mode=mode, combine='concatenate'
+    )
+    space = open_blocks('single')
+    decisions, rows = engines.blocks(space.choice), space.choice.rows
+    # Nothing; all of the first column; the first rows of all columns; all.
+    options = np.array([0, 2, 3, 4])
+    read, size = self._hard(space, 'fields', decisions, options)
+    expected = [[0, 0], [20, 0], [rows[2][0]] * 2, [5, 5]]
+    self.assertEqual(read['kept'].tolist(), expected)
+    found = decisions.derive(options, space)
+    self.assertEqual(found, field_spaces.with_blocks(space, expected))
+    self.assertAlmostEqual(
+      size, found.vector_params / space.choice.all_entries, places=6
+    )
+    with self.assertRaisesRegex(errors.ConfigError, "'reinforce'"):
+      engines.darts(decisions, optax.sgd(1.0))
+    with self.assertRaisesRegex(errors.ConfigError, "'multi'"):
+      engines.blocks(open_blocks('multi').choice)
+    with self.assertRaisesRegex(errors.ConfigError, 'no field any row'):
+      decisions.derive(np.zeros(4, int), space)
+
+  def test_hidden_layers(self):
+    space = head_spaces.open_hidden(self._plain(hidden=(16, 8)), (0.25, 0.5))
+    decisions = engines.hidden(space.head.candidates)
+    options = {'hidden_0': np.array(1), 'hidden_1': np.array(0)}
+    _, size = self._hard(space, 'mlp', decisions, options)
+    self.assertAlmostEqual(size, (8 / 16 + 2 / 8) / 2)
+    found = decisions.derive(options, space)
+    self.assertEqual(found, self._plain(hidden=(8, 2)))
+    half = {'hidden_0': np.full(3, 1 / 3), 'hidden_1': np.array([0, 0, 1.0])}
+    (levels,) = decisions.record(half)['levels'].values()
+    np.testing.assert_allclose(levels, [28 / 3, 8])
+
+  def test_what_costs_too_much_is_left_out(self):
+    """An engine moves the MLP's widths; a price decides them here."""
     data = planted.generate(num_rows=2000, num_fields=4, num_pairs=2)
     plain = spaces.deepfm(data.schema, dim=4, hidden=(16, 8))
     space = head_spaces.open_hidden(plain, (0.25, 0.5))
-    settings = settings_lib.Settings(batch_size=200, table_std=0.1)
-
     decisions = engines.hidden(space.head.candidates)
-    selector = engines.engine(name, decisions, optax.adam(0.2), price=5.0)
+    selector = engines.darts(decisions, optax.adam(0.2), price=5.0)
     found = pipeline.run_search(
-      space, {'mlp': selector}, data, settings, num_steps=48
+      space,
+      {'mlp': selector},
+      data,
+      settings_lib.Settings(batch_size=200, table_std=0.1),
+      num_steps=16,
     )
     self.assertEqual(pipeline.derive(found).head.hidden, (4, 2))
-    recorded = supernet.recorded(found.state, found.selectors)
-    (expected,) = recorded['levels'].values()
-    # An even mixture has 28 / 3 and 14 / 3.
-    self.assertLess(expected[0], 8)
-    self.assertLess(expected[1], 4)
 
   def test_all_off_and_wrong_options_are_refused(self):
     data = planted.generate(num_rows=100, num_fields=4, num_pairs=2)
