@@ -8,7 +8,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec.nn import blocks, embeddings, field_choices, interactions
+from jax_autorec.nn import (
+  blocks,
+  embeddings,
+  field_choices,
+  interactions,
+)
 from jax_autorec.types import Array, Batch
 
 EMBEDDINGS = 'embeddings'  # Scope of tables and numeric vectors in 'params'.
@@ -45,7 +50,7 @@ class CTRModel(nn.Module):
     Args:
       batch: B rows; labels and weights are not read.
       train: batch statistics and dropout; needs an rng 'dropout' then.
-      rows: gathered rows in place of the tables (`embeddings.lookup`).
+      rows: gathered rows in place of the tables (`lookups.lookup`).
     """
     plan = self.architecture
     choice = None

@@ -19,7 +19,7 @@ import optax
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
 from jax_autorec import rows as rows_lib
-from jax_autorec.nn import embeddings
+from jax_autorec.nn import lookups
 from jax_autorec.nn import model as model_lib
 from jax_autorec.train import state as state_lib
 from jax_autorec.train import steps
@@ -143,7 +143,7 @@ class StreamState:
 
 def entity_ids(given: Tools, batch: Batch) -> Array:
   """Ids int32 [B, F] of the entities; -1 for padding."""
-  return embeddings.known_ids(given.model.architecture, batch)
+  return lookups.known_ids(given.model.architecture, batch)
 
 
 def columns(given: Tools, ids: Array) -> list[tuple[str, Array]]:
@@ -207,7 +207,7 @@ def init(
   batch: Batch,
   num_logits: int,
   key: Array,
-  table_std: float = embeddings.INIT_STD,
+  table_std: float = lookups.INIT_STD,
 ) -> StreamState:
   """A fresh state.
 

@@ -13,7 +13,7 @@ import optax
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
 from jax_autorec import rows as rows_lib
-from jax_autorec.nn import blocks, embeddings
+from jax_autorec.nn import blocks, lookups
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base, unroll
 from jax_autorec.train import state as state_lib
@@ -69,7 +69,7 @@ def init(
   selectors: Mapping[str, base.Selector],
   batch: Batch,
   key: Array,
-  table_std: float = embeddings.INIT_STD,
+  table_std: float = lookups.INIT_STD,
 ) -> SearchState:
   """A fresh search state.
 

@@ -37,7 +37,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from jax_autorec import errors
-from jax_autorec.nn import blocks, embeddings
+from jax_autorec.nn import blocks, lookups
 from jax_autorec.nn import model as model_lib
 from jax_autorec.optim import row_sparse
 from jax_autorec.optim import tables as tables_lib
@@ -118,9 +118,9 @@ def join(
   """
   architecture, axis_name = model.architecture, model.axis_name
   gather = functools.partial(_gather, axis_name=axis_name)
-  spaces = embeddings.spaces(architecture)
+  spaces = lookups.spaces(architecture)
   slots = tables_lib.slots(train.table_optimizer, train.tables, spaces)
-  other_ids = embeddings.flatten_ids(architecture, valid_batch, train.constants)
+  other_ids = lookups.flatten_ids(architecture, valid_batch, train.constants)
   distinct, own, other = {}, {}, {}
   for space, ids in flat_ids.items():
     every = gather(ids.reshape(-1))
@@ -205,7 +205,7 @@ def gradient(
     one), what to subtract from those of `arch` (the same), and aux.
   """
   axis_name = model.axis_name
-  spaces = embeddings.spaces(model.architecture)
+  spaces = lookups.spaces(model.architecture)
 
   def summed(grads, places):
     """Gradients of looked-up rows, table -> [U, D], all replicas'."""

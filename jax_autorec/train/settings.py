@@ -9,7 +9,7 @@ import optax
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors
-from jax_autorec.nn import embeddings
+from jax_autorec.nn import embeddings, lookups
 from jax_autorec.nn import model as model_lib
 from jax_autorec.optim import row_sparse
 from jax_autorec.optim import tables as tables_lib
@@ -59,7 +59,7 @@ class Settings:
   learning_rate: float = 1e-3
   table_learning_rate: float | None = None
   table_optimizer: str = 'adam'
-  table_std: float = embeddings.INIT_STD
+  table_std: float = lookups.INIT_STD
   embedding_l2: float = 0.0
   first_order_l2: float | None = None
   l2: float = 0.0
@@ -158,7 +158,7 @@ def make_optimizer(
   rate = settings.table_learning_rate
   if rate is None:
     rate = settings.learning_rate
-  spaces = embeddings.spaces(architecture)
+  spaces = lookups.spaces(architecture)
   l2 = {
     table.name: first_order_l2
     if table.view == 'first_order'
@@ -175,7 +175,7 @@ def make_optimizer(
     tables = tables_lib.row_sparse(
       {name: make(rate, weight_decay=decay) for name, decay in l2.items()},
       spaces,
-      embeddings.capacities(architecture, settings.batch_size),
+      lookups.capacities(architecture, settings.batch_size),
     )
   return state_lib.Optimizer(
     optax.adam(settings.learning_rate), tables, settings.clip_norm, decay

@@ -11,7 +11,7 @@ import optax
 
 from jax_autorec import architecture as arch_lib
 from jax_autorec import schema as schema_lib
-from jax_autorec.nn import embeddings
+from jax_autorec.nn import embeddings, lookups
 from jax_autorec.nn import model as model_lib
 from jax_autorec.optim import tables as tables_lib
 from jax_autorec.types import Array, Batch, PyTree
@@ -84,7 +84,7 @@ def initial_tables(
   """The tables that `init` starts from, for the same key, drawn anew."""
   init_key, _ = jax.random.split(key)
   table_key, _ = jax.random.split(init_key)
-  return embeddings.init_tables(architecture, table_key, table_std)
+  return lookups.init_tables(architecture, table_key, table_std)
 
 
 def init_dense(
@@ -95,7 +95,7 @@ def init_dense(
 ) -> dict[str, PyTree]:
   """Every collection of a fresh model, without its tables."""
   architecture = model.architecture
-  flat_ids = embeddings.flatten_ids(architecture, batch, constants)
+  flat_ids = lookups.flatten_ids(architecture, batch, constants)
   rows = {
     table.name: jnp.zeros(
       flat_ids[table.space].shape + (table.dim,), jnp.float32
@@ -117,7 +117,7 @@ def init_variables(
   """
   table_key, dense_key = jax.random.split(key)
   architecture = model.architecture
-  tables = embeddings.init_tables(architecture, table_key, table_std)
+  tables = lookups.init_tables(architecture, table_key, table_std)
 
   def init(key, batch, constants):
     return init_dense(model, batch, key, constants)
@@ -138,7 +138,7 @@ def init(
   optimizer: Optimizer,
   batch: Batch,
   key: Array,
-  table_std: float = embeddings.INIT_STD,
+  table_std: float = lookups.INIT_STD,
 ) -> tuple[TrainState, dict[str, PyTree]]:
   """A fresh training state, and collections that are none of weights'.
 

@@ -9,7 +9,7 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
-from jax_autorec.nn import blocks, embeddings, quantizers
+from jax_autorec.nn import blocks, embeddings, lookups, quantizers
 from jax_autorec.nn import model as model_lib
 from jax_autorec.optim import tables as tables_lib
 from jax_autorec.train import state as state_lib
@@ -50,8 +50,8 @@ def look_up(
 ) -> tuple[dict[str, Array], dict[str, Array]]:
   """Row numbers by id space, and the rows of every table, of a batch."""
   architecture = model.architecture
-  flat_ids = embeddings.flatten_ids(architecture, batch, constants)
-  return flat_ids, embeddings.lookup(tables, flat_ids, architecture)
+  flat_ids = lookups.flatten_ids(architecture, batch, constants)
+  return flat_ids, lookups.lookup(tables, flat_ids, architecture)
 
 
 def apply_model(

@@ -12,7 +12,7 @@ from jax_autorec import fields as fields_lib
 from jax_autorec import interactions as plans
 from jax_autorec import schema as schema_lib
 from jax_autorec import sizes, spaces
-from jax_autorec.nn import embeddings
+from jax_autorec.nn import embeddings, lookups
 from jax_autorec.train import state as state_lib
 
 _SCHEMA = schema_lib.Schema(
@@ -129,8 +129,8 @@ class FieldEmbeddingsTest(parameterized.TestCase):
       views = module.apply({'params': params}, batch, rows)
       return sum(jnp.sin(view).sum() for view in views.values())
 
-    flat_ids = embeddings.flatten_ids(architecture, batch)
-    rows = embeddings.lookup(params, flat_ids, architecture)
+    flat_ids = lookups.flatten_ids(architecture, batch)
+    rows = lookups.lookup(params, flat_ids, architecture)
     row_grads = jax.jit(jax.grad(loss, argnums=1))(params, rows)
     grads = jax.jit(jax.grad(loss))(params)
     for table in architecture.tables:
@@ -151,9 +151,9 @@ class FieldEmbeddingsTest(parameterized.TestCase):
       )
       space = spaces.deepfm(schema, dim=4, hidden=(2,))
       batch = state_lib.example_batch(schema)
-      tables = embeddings.init_tables(space, jax.random.key(0))
-      ids = embeddings.flatten_ids(space, batch)
-      rows = lambda tables: embeddings.lookup(tables, ids, space)
+      tables = lookups.init_tables(space, jax.random.key(0))
+      ids = lookups.flatten_ids(space, batch)
+      rows = lambda tables: lookups.lookup(tables, ids, space)
       return str(jax.make_jaxpr(rows)(tables)).count(' gather[')
 
     self.assertGreater(gathers(3), 0)
@@ -278,87 +278,16 @@ class PiecesTest(parameterized.TestCase):
     schema = schema_lib.Schema((schema_lib.Field('a', vocab_size=9000),))
     model = spaces.wide_deep(schema, dim=8, hidden=(2,))
     architecture = sizes.quotient_remainder(model, collisions=40)
-    tables = embeddings.init_tables(architecture, jax.random.key(0), 0.05)
+    tables = lookups.init_tables(architecture, jax.random.key(0), 0.05)
     batch = state_lib.example_batch(schema, 9000)._replace(
       ids=np.arange(9000, dtype=np.int32)[:, None]
     )
-    ids = embeddings.flatten_ids(architecture, batch)
-    rows = embeddings.lookup(tables, ids, architecture)
+    ids = lookups.flatten_ids(architecture, batch)
+    rows = lookups.lookup(tables, ids, architecture)
     module = embeddings.FieldEmbeddings(architecture)
     (vectors,) = [module.apply({'params': tables}, batch, rows)['main'][:, 0]]
     self.assertAlmostEqual(float(vectors.std()), 0.05, delta=0.005)
     self.assertAlmostEqual(float(vectors.mean()), 0, delta=0.005)
-
-  def test_ids_beyond_float32_are_exact(self):
-    """Numbers of rows alone: no such table is made here."""
-    size = 2**24 + 2**20
-    schema = schema_lib.Schema((schema_lib.Field('a', vocab_size=size),))
-    model = spaces.wide_deep(schema, dim=4, hidden=(2,))
-    batch = state_lib.example_batch(schema, 4)
-    ids = np.array([2**24 - 1, 2**24 + 1, 2**24 + 3, size - 1], np.int32)
-    batch = batch._replace(ids=ids[:, None])
-    for c, architecture in (
-      (3, sizes.quotient_remainder(model, collisions=3)),
-      (5001, sizes.quotient_remainder(model, collisions=5001)),
-    ):
-      flat = embeddings.flatten_ids(architecture, batch)
-      by_table = {t.name: flat[t.space][:, 0] for t in architecture.tables}
-      np.testing.assert_array_equal(by_table['main_dim_4'], ids // c)
-      np.testing.assert_array_equal(by_table['main_factor_dim_4'], ids % c)
-    (flat,) = [embeddings.flatten_ids(sizes.hashed(model), batch)]
-    rows = -(-size // 4)
-    space = f'a[0:{size}//1%{rows}]'
-    np.testing.assert_array_equal(flat[space][:, 0], ids % rows)
-
-
-class FlattenTest(absltest.TestCase):
-  def test_rows_of_fields_lie_one_under_another(self):
-    architecture, batch = _architecture(), _batch()
-    batch.ids[0] = [8, 6, 0, 6, 4]  # Last and first ids of their fields.
-    batch.ids[1] = [9, 7, -1, 2**31 - 1, 5]  # Beyond their vocabularies.
-    batch.ids[2] = [0, -1, -1, -(2**31), 1]
-    batch.mask[3] = False
-    (space, flat), *others = embeddings.flatten_ids(architecture, batch).items()
-    self.assertEqual((space, others), ('user+tags+item', []))
-    unknown = schema_lib.UNKNOWN_ID
-    np.testing.assert_array_equal(
-      flat[:4],
-      [
-        [8, 9 + 6, 9 + 0, 9 + 6, 16 + 4],
-        [unknown, 9 + unknown, 21, 9 + unknown, 16 + unknown],
-        [0, 21, 21, 21, 16 + 1],
-        [21] * 5,
-      ],
-    )
-    self.assertEqual(flat.dtype, jnp.int32)
-
-  def test_vocabulary_of_missing_values_alone(self):
-    schema = schema_lib.Schema(
-      (
-        schema_lib.Field('a', vocab_size=1),
-        schema_lib.Field('b', vocab_size=3),
-      )
-    )
-    batch = state_lib.example_batch(schema, 1)
-    batch.ids[:] = 1
-    (flat,) = embeddings.flatten_ids(spaces.lr(schema), batch).values()
-    np.testing.assert_array_equal(flat, [[0, 2]])
-
-  def test_capacity_is_the_largest_number_of_distinct_rows(self):
-    architecture = _architecture()
-    # user: 4 rows below 9 ids; tags: 3 x 4 above 7; item: 4 below 5.
-    self.assertEqual(
-      embeddings.capacities(architecture, 4), {'user+tags+item': 15}
-    )
-    self.assertEqual(
-      embeddings.capacities(architecture, _ROWS), {'user+tags+item': 20}
-    )
-    batch = _batch()
-    batch.ids[:, 0] = np.arange(_ROWS)
-    batch.ids[:, 1:4] = np.arange(3 * _ROWS).reshape(_ROWS, 3) % 7
-    batch.ids[:, 4] = np.arange(_ROWS) % 5
-    (flat,) = embeddings.flatten_ids(architecture, batch).values()
-    self.assertLen(np.unique(flat), 20)
 
 
 class AffineTest(absltest.TestCase):
@@ -421,7 +350,7 @@ def _sparse(model):
 
 def _shapes(architecture, batch):
   """Of all parameters; arrays are needed to look rows up, not for these."""
-  ids = embeddings.flatten_ids(architecture, batch, architecture.constants)
+  ids = lookups.flatten_ids(architecture, batch, architecture.constants)
   rows = {
     table.name: np.zeros((*ids[table.space].shape, table.dim), np.float32)
     for table in architecture.tables
@@ -517,14 +446,14 @@ class FurtherViewsTest(parameterized.TestCase):
 class TablesTest(absltest.TestCase):
   def test_fresh_tables(self):
     architecture = _architecture(dims=(2, 4, 4, 4, 4))
-    first = embeddings.init_tables(architecture, jax.random.key(0), 0.5)
+    first = lookups.init_tables(architecture, jax.random.key(0), 0.5)
     module = embeddings.FieldEmbeddings(architecture)
     params = jax.jit(module.init)(jax.random.key(0), _batch())['params']
     for table in architecture.tables:
       self.assertEqual(first[table.name].shape, params[table.name].shape)
       self.assertEqual(first[table.name].dtype, params[table.name].dtype)
     # Each table, and each key, draws values of its own.
-    second = embeddings.init_tables(architecture, jax.random.key(1), 0.5)
+    second = lookups.init_tables(architecture, jax.random.key(1), 0.5)
     values = np.concatenate(
       [np.ravel(x) for x in jax.tree.leaves((first, second))]
     )

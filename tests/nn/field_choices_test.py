@@ -9,7 +9,7 @@ from jax_autorec import choices as choices_lib
 from jax_autorec import field_spaces, spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
-from jax_autorec.nn import embeddings, field_choices
+from jax_autorec.nn import embeddings, field_choices, lookups
 from jax_autorec.nn import model as model_lib
 from jax_autorec.types import Batch
 
@@ -528,9 +528,9 @@ class BlocksTest(parameterized.TestCase):
     """Also of the gradient, which is exactly zero outside."""
     _, model, variables = _supernet(**options)
     batch = _batch()
-    flat = embeddings.flatten_ids(model.architecture, batch)
+    flat = lookups.flatten_ids(model.architecture, batch)
     params = dict(variables['params']['embeddings'])
-    rows = embeddings.lookup(params, flat, model.architecture)
+    rows = lookups.lookup(params, flat, model.architecture)
     _, asked = model.apply(
       variables, batch, rows=rows, mutable=[embeddings.ROW_MASKS]
     )

@@ -12,7 +12,7 @@ import numpy as np
 from jax_autorec import errors, field_spaces, spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec import schema as schema_lib
-from jax_autorec.nn import embeddings, interactions
+from jax_autorec.nn import embeddings, interactions, lookups
 from jax_autorec.nn import model as model_lib
 from jax_autorec.train import state as state_lib
 from jax_autorec.types import Batch
@@ -267,8 +267,8 @@ class ModelTest(parameterized.TestCase):
     params = dict(variables['params'])
     inner = dict(params['embeddings'])
     tables = {t.name: inner.pop(t.name) for t in architecture.tables}
-    rows = embeddings.lookup(
-      tables, embeddings.flatten_ids(architecture, batch), architecture
+    rows = lookups.lookup(
+      tables, lookups.flatten_ids(architecture, batch), architecture
     )
     params['embeddings'] = inner
     got = model.apply({**variables, 'params': params}, batch, rows=rows)

@@ -14,7 +14,7 @@ from jax_autorec import choices as choices_lib
 from jax_autorec import errors, field_spaces, pipeline, search, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import dataset as dataset_lib
-from jax_autorec.nn import embeddings
+from jax_autorec.nn import lookups
 from jax_autorec.nn import model as model_lib
 from jax_autorec.optim import row_sparse
 from jax_autorec.optim import tables as tables_lib
@@ -315,7 +315,7 @@ def _frozen(architecture):
   """An optimiser that moves no weight."""
   return state_lib.Optimizer(
     optax.set_to_zero(),
-    tables_lib.row_sparse(row_sparse.sgd(0.0), embeddings.spaces(architecture)),
+    tables_lib.row_sparse(row_sparse.sgd(0.0), lookups.spaces(architecture)),
   )
 
 
@@ -448,7 +448,7 @@ class StepTest(parameterized.TestCase):
     )
     (table,) = [t for t in _space().tables if t.view == 'main']
     offsets, looked_up = (0, 9, 16, 20), np.zeros((20, 6), bool)
-    flat = np.asarray(embeddings.flatten_ids(_space(), _batch(0))[table.space])
+    flat = np.asarray(lookups.flatten_ids(_space(), _batch(0))[table.space])
     looked_up[flat[flat < 20]] = True
     is_on = np.zeros((20, 6), bool)
     for offset, (narrow, wide) in zip(offsets, kept):

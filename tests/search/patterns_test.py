@@ -9,7 +9,7 @@ import numpy as np
 
 from jax_autorec import errors, field_spaces, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec.nn import embeddings
+from jax_autorec.nn import lookups
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import patterns
 from jax_autorec.train import state as state_lib
@@ -78,7 +78,7 @@ class KeepTest(parameterized.TestCase):
     ).astype(np.int32)
     ids[::3, 2] = -1
     batch = state_lib.example_batch(_SCHEMA, 50)._replace(ids=ids)
-    tables = embeddings.init_tables(found, jax.random.key(0), 0.1)
+    tables = lookups.init_tables(found, jax.random.key(0), 0.1)
     self.assertEqual(tables['main_sparse'].shape, (kept, 1))
     threshold = np.sort(scores.reshape(-1))[-kept]
     name = patterns.main_table(space)

@@ -12,7 +12,7 @@ from jax_autorec import architecture as arch_lib
 from jax_autorec import choices as choices_lib
 from jax_autorec import errors, field_spaces, pipeline, search, spaces
 from jax_autorec.data import planted
-from jax_autorec.nn import embeddings
+from jax_autorec.nn import lookups
 from jax_autorec.search import base, patterns, supernet
 from jax_autorec.train import models as models_lib
 from jax_autorec.train import retraining
@@ -144,7 +144,7 @@ class DeriveTest(parameterized.TestCase):
     )
     name = patterns.main_table(found.space)
     expected = np.asarray(start[name])[_kept(derived)]
-    tables = embeddings.init_tables(derived, jax.random.key(77), 0.5)
+    tables = lookups.init_tables(derived, jax.random.key(77), 0.5)
     np.testing.assert_array_equal(tables['main_sparse'][:, 0], expected)
     # And it is where the search started: one step of Adam away.
     moved = np.abs(np.asarray(fresh.state.train.tables[name]) - start[name])

@@ -10,7 +10,7 @@ import optax
 
 from jax_autorec import field_spaces, search, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec.nn import embeddings
+from jax_autorec.nn import lookups
 from jax_autorec.nn import model as model_lib
 from jax_autorec.search import base, supernet, unroll
 from jax_autorec.train import parallel
@@ -228,7 +228,7 @@ class QuadraticTest(parameterized.TestCase):
       dense_grads, row_grads = jax.grad(train_loss, (0, 1))(
         train.params, rows, jnp.array(arch)
       )
-      flat_ids = embeddings.flatten_ids(plain, batch(train_ids))
+      flat_ids = lookups.flatten_ids(plain, batch(train_ids))
       _, joined = unroll.join(
         model, train, flat_ids, row_grads, batch(valid_ids)
       )

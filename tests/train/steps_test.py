@@ -10,7 +10,7 @@ import optax
 
 from jax_autorec import quantization, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec.nn import embeddings
+from jax_autorec.nn import lookups
 from jax_autorec.nn import model as model_lib
 from jax_autorec.train import parallel, settings, steps
 from jax_autorec.train import state as state_lib
@@ -97,7 +97,7 @@ def _touched(architecture, batch):
   """Table name -> bool [R, 1], rows that live rows of the batch look up."""
   touched = {}
   for table in architecture.tables:
-    ids = np.asarray(embeddings.flatten_ids(architecture, batch)[table.space])
+    ids = np.asarray(lookups.flatten_ids(architecture, batch)[table.space])
     touched[table.name] = np.isin(np.arange(table.num_rows), ids)[:, None]
   return touched
 
