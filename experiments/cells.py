@@ -138,11 +138,12 @@ class Cell:
     try:
       config = self.row.read()
       config.seed = self.seed
-      values = settings_lib.resolve(config)
+      plain = dataclasses.replace(self.row, overrides=()).read()
+      found = [settings_lib.resolve(one) for one in (config, plain)]
     except errors.AutorecError as error:
       return f'its config cannot be read any more: {error}'
-    values = json.loads(json.dumps(values, default=list))
-    return settings_lib.changes(old, values)
+    values, fresh = json.loads(json.dumps(found, default=list))
+    return settings_lib.changes(old, values, fresh)
 
   @property
   def is_running(self) -> bool:
@@ -567,7 +568,9 @@ class Runner:
     mark = cell.workdir / 'failed.txt'
     try:
       cell.workdir.mkdir(parents=True, exist_ok=True)
-      with open(cell.workdir / 'log.txt', 'a+', encoding='utf-8') as log:
+      with open(
+        cell.workdir / 'log.txt', 'a+', encoding='utf-8', errors='replace'
+      ) as log:
         try:
           # The process holds it too: longer than this one, if need be.
           fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -51,7 +51,8 @@ def widths(
   Returns:
     'widths', mean values per id by field; and where the truth has such:
     'rank_correlation' (Spearman's, of widths and ranks), 'noise_least' (1
-    where no noise field is wider than any other, nor as wide as all), 'head'
+    where no noise field is wider than any other, nor as wide as all), 'noise'
+    (the width of the widest noise field), 'head'
     and 'tail' (mean values per id of those that carry signal and of the
     others), 'duplicate' (width of a field and its copy together, over the
     mean of the fields that came once).
@@ -73,6 +74,7 @@ def widths(
   if noise:
     others = [own[name] for name in own if name not in noise]
     most = max(own[name] for name in noise)
+    result['noise'] = most
     result['noise_least'] = float(most <= min(others) and most < max(others))
   if 'head_ids' in truth:
     in_head = {

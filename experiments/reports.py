@@ -1,6 +1,7 @@
 """What every report.json has, and how it is written."""
 
 from collections.abc import Mapping
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -22,10 +23,21 @@ def write_json(path: pathlib.Path, values: Any) -> None:
 
 
 def versions() -> dict[str, str]:
-  """Of the packages that results depend on; the device."""
+  """Of the packages and the code that results depend on; the device."""
   names = ('jax', 'flax', 'optax', 'numpy')
   found = {name: importlib.metadata.version(name) for name in names}
-  return found | {'device': jax.devices()[0].device_kind}
+  return found | {'device': jax.devices()[0].device_kind, 'code': code()}
+
+
+@functools.cache
+def code() -> str:
+  """A fingerprint of this package's sources, 12 hexadecimal digits."""
+  root, digest = pathlib.Path(__file__).parents[1], hashlib.sha256()
+  for package in ('jax_autorec', 'experiments'):
+    for path in sorted((root / package).rglob('*.py')):
+      digest.update(str(path.relative_to(root)).encode())
+      digest.update(path.read_bytes())
+  return digest.hexdigest()[:12]
 
 
 def save(model: models_lib.Model, workdir: pathlib.Path) -> int:

@@ -73,7 +73,8 @@ _DEFAULT = {
       'learning_rate': 1e-2,
     },
     # Fewer updates leave the policy nearly even.
-    'nis': {'epochs': 4, 'min_steps': 5000},
+    # A dense optimiser would move the blocks that a draw switches off.
+    'nis': {'epochs': 4, 'min_steps': 5000, 'table_optimizer': 'adam'},
     # At most: it stops as a training does.
     'sseds': {'epochs': 20, 'min_steps': 1000},
     'autosrh': {'epochs': 20, 'min_steps': 2000},
@@ -370,8 +371,12 @@ def known(
     chosen = content['chosen']
     nearest = [label, model, *([plain + GATED] if is_gated else []), plain]
     values.update(next((chosen[m] for m in nearest if m in chosen), {}))
-    # What the search started from when the row was tuned.
-    values['searched'] = content['searched'].get(label, {})
+    # What the search started from when the row was tuned; a variant without
+    # values of its own has those of the row that it is a variant of.
+    searched = content['searched']
+    values['searched'] = next(
+      (searched[m] for m in (label, model) if m in searched), {}
+    )
   is_own = {label, model} & {*content.get('chosen', ())}
   if kind == 'autoctr' and not is_own:
     values['embedding_l2'] = min(values['embedding_l2'], _BLOCKS_L2)
@@ -405,7 +410,7 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
     )
   numeric_embedding(values)  # Refuses what makes no sense.
   is_searched = values['method'] != 'base'
-  parts = values.get('search', {}).get('parts', (values['method'],))
+  parts = values.get('search', {}).get('parts') or (values['method'],)
   # Of several parts the one whose model wants most of its own.
   like = next((p for p in parts if p in _NORMALIZED_METHODS), parts[0])
   main = f'{model}+{like}' if is_searched else model
@@ -419,7 +424,10 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
       )
   values['model_options'] = _options(given, known_values, values)
   controls = values.get('controls', ())
-  dims = values.get('search', {}).get('dims', ())
+  searches = values.get('search', {})
+  dims = searches.get('dims') or next(
+    (searches[p]['dims'] for p in parts if 'dims' in searches.get(p, {})), ()
+  )
   base_label = _fde(model, max(dims)) if dims and 'base' in controls else None
   plain = known(data, model, values['tuned'], base_label)
   values['base_options'] = _options(given, plain, values)
@@ -452,12 +460,7 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
       if _fde(model, dim) in chosen
     }
   if 'search' in values:
-    is_gated = like in _GATED_METHODS
-    # The weights of a search are trained as the result's where nothing else is
-    # known; a gated supernet as the model of all pairs is.
-    supernet = known_values | values['train']
-    if is_gated:
-      supernet = known(data, model + GATED, values['tuned'])
+    supernet = _supernet(values, model, like, known_values)
     of_parts = [supernet['search'].get(part, _SEARCH) for part in parts]
     # As long as the longest of them.
     lengths = {
@@ -465,15 +468,55 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
       for key in ('epochs', 'min_steps')
     }
     searched = dict(supernet['search'].get(like, _SEARCH)) | lengths
+    for own in of_parts:
+      if 'table_optimizer' in own:
+        searched['table_optimizer'] = own['table_optimizer']
     search = _filled(values['search'], searched)
     for part, own in zip(parts, of_parts):
       if isinstance(search.get(part), dict):
         search[part] = _filled(search[part], own)
     if 'train' in search:
-      for known_of in (searched, supernet.get('searched', {}), supernet):
-        search['train'] = _filled(search['train'], known_of)
+      given_train = search['train']
+      search['train'] = _searched_train(values, given_train, searched, supernet)
+      for part, own in zip(parts, of_parts):
+        # In turn, each is trained as it is alone.
+        if search.get('order') == 'in_turn':
+          alone = _supernet(
+            values,
+            model,
+            part,
+            known(data, f'{model}+{part}', values['tuned']),
+          )
+          search[part]['train'] = _searched_train(
+            values, given_train, own, alone
+          )
     values['search'] = search
   return values
+
+
+def _supernet(values, model, method, known_values):
+  """What the weights of a search are trained by.
+
+  As the result's where nothing else is known; a gated supernet as the model of
+  all pairs is.
+  """
+  if method in _GATED_METHODS:
+    return known(values['data'], model + GATED, values['tuned'])
+  return known_values | values['train']
+
+
+def _searched_train(values, given_train, searched, supernet):
+  """`search.train` with what was left open filled in."""
+  optimizer = {'table_optimizer': values['train']['table_optimizer']}
+  filled = given_train
+  for known_of in (
+    searched,
+    supernet.get('searched', {}),
+    optimizer,
+    supernet,
+  ):
+    filled = _filled(filled, known_of)
+  return filled
 
 
 def _fde(model, dim):
@@ -550,18 +593,28 @@ def training(
   )
 
 
-def changes(old: dict[str, Any], new: dict[str, Any]) -> str:
+def changes(
+  old: dict[str, Any],
+  new: dict[str, Any],
+  fresh: dict[str, Any] | None = None,
+) -> str:
   """What differs between two resolved configs, for a message; '' for nothing.
 
-  A key that one of them lacks counts as None: what a config has come to offer
-  since changes no run.
+  A key that one of them lacks counts as None, and one that the old one lacks as
+  `fresh` has it: what a config has come to offer since changes no run.
 
   Args:
     old: as config.json holds it.
     new: the same.
+    fresh: the config with nothing set; None where it is not at hand.
   """
-  old, new = _flat(old), _flat(new)
-  changed = sorted(k for k in {*old, *new} if old.get(k) != new.get(k))
+  old, new, fresh = _flat(old), _flat(new), _flat(fresh or {})
+  changed = sorted(
+    k
+    for k in {*old, *new}
+    if old.get(k) != new.get(k)
+    and (k in old or k not in fresh or fresh[k] != new.get(k))
+  )
   shown = [f'{k} is {old.get(k)!r}, now {new.get(k)!r}' for k in changed[:5]]
   shown += [f'{len(changed) - 5} more'] if len(changed) > 5 else []
   return '; '.join(shown)

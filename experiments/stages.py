@@ -247,33 +247,41 @@ def control_plan(
 
 def _search(
   method, task, values, parallel, workdir
-) -> tuple[pipeline.Found, dict[str, Any]]:
+) -> tuple[pipeline.Found, arch_lib.Architecture, dict[str, Any]]:
   """The searches by gradients of a method that has some.
 
   Returns:
-    The last of them, which is still to be settled; what is told of all.
+    The last of them, which is still to be settled; what was searched, where
+    several were that with open products; what is told of all.
   """
   one = methods.Turn('', lambda _: method.space(task), method.selectors(task))
   turns = (method.turns and method.turns(task)) or (one,)
-  settled, infos = None, []
+  settled, searches = None, []
   for number, turn in enumerate(turns, 1):
     found = pipeline.run_search(
       turn.space(settled),
       turn.selectors,
       task.data,
-      settings_lib.training(values, parallel, **task.search['train']),
+      settings_lib.training(
+        values,
+        parallel,
+        **task.search.get(turn.name, {}).get('train', task.search['train']),
+      ),
       num_steps=task.steps,
       seed=task.seed,
       workdir=workdir,
       stage=f'search {turn.name}'.strip(),
     )
-    infos.append(found.info)
+    searches.append(found)
     if number < len(turns):
       settled = _settle(found, values, task, workdir)
-  # Sizes and rates are those of the first, in which most is open.
-  info = dict(infos[0])
-  info |= {key: sum(i[key] for i in infos) for key in ('seconds', 'steps')}
-  return found, info
+  # Rates and sizes are those of the largest.
+  largest = max(searches, key=lambda one: one.info['size']['ep_total'])
+  info = dict(largest.info)
+  for key in ('seconds', 'steps'):
+    info[key] = sum(one.info[key] for one in searches)
+  with_gates = [s.space for s in searches if _terms(s.space, is_open=True)]
+  return found, (with_gates or [largest.space])[0], info
 
 
 def _settle(found, values, task, workdir) -> arch_lib.Architecture:
@@ -309,9 +317,8 @@ def derive(
     space = method.space(task)
     return Derived(scored.architecture, space, scored.info, scored.trials)
   if method.selectors:
-    found, info = _search(method, task, values, parallel, workdir)
+    found, space, info = _search(method, task, values, parallel, workdir)
     architecture = _settle(found, values, task, workdir)
-    space = method.space(task) if method.turns else found.space
     return Derived(architecture, space, info)
   architecture = method.space(task)
   return Derived(architecture, architecture)

@@ -107,6 +107,7 @@ def entries(cell: cells_lib.Cell) -> list[dict[str, Any]]:
       'seed': cell.seed,
       'model': name,
       'tiny': report['tiny'],
+      'code': report.get('versions', {}).get('code', ''),
     }
     line |= {key: model['test'][key] for key in ('auc', 'logloss')}
     line['valid_auc'] = cells_lib.metrics_before_test(model)['auc']
@@ -135,7 +136,14 @@ def entries(cell: cells_lib.Cell) -> list[dict[str, Any]]:
       line[key] = recovered[key] if recovered else None
     line['closed'] = report_lib.gap_closed(report, model)
     found = report.get('recovered_widths', {}) if is_result else {}
-    for key in ('rank_correlation', 'noise_least', 'head', 'tail', 'duplicate'):
+    for key in (
+      'rank_correlation',
+      'noise_least',
+      'noise',
+      'head',
+      'tail',
+      'duplicate',
+    ):
       line[key] = found.get(key)
     lines.append(line)
   return lines
@@ -156,7 +164,12 @@ def notes(summary: Mapping[str, Any]) -> tuple[str, ...]:
   """Lines below the figures."""
   lines = summary['entries']
   streams = any(line['stream_loss'] is not None for line in lines)
-  return NOTES + ((STREAM_NOTE,) if streams else ())
+  notes = NOTES + ((STREAM_NOTE,) if streams else ())
+  # Cells of before there were fingerprints have ''.
+  codes = len({line['code'] for line in lines})
+  if codes > 1:
+    notes += (f'Cells were made by {codes} versions of this code (cells.csv).',)
+  return notes
 
 
 def spread(values: Sequence[float], digits: int, with_std: bool = True) -> str:

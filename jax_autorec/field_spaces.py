@@ -75,6 +75,28 @@ def with_dims(
   )
 
 
+def without_vectors(
+  architecture: arch_lib.Architecture,
+) -> arch_lib.Architecture:
+  """The architecture without a row of any categorical field.
+
+  Its `ep_total` is what nothing that is open about them can change: first-order
+  weights, and all that makes vectors of numbers.
+
+  Args:
+    architecture: with an open choice.
+  """
+  fields = tuple(
+    dataclasses.replace(plan, dim=1, pieces=())
+    if plan.kind == 'categorical'
+    else plan
+    for plan in architecture.fields
+  )
+  return dataclasses.replace(
+    architecture, fields=fields, choice=None, width=architecture.dim
+  )
+
+
 def dim_sizes(architecture: arch_lib.Architecture) -> tuple[float, np.ndarray]:
   """What widths come to: `ep_total` is a constant and a part of each field.
 

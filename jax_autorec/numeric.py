@@ -132,13 +132,15 @@ class AutoDis(Embedding):
       and the value. Its weights are shared by all fields.
     spread: of an adaptive temperature, above 0, less than `temperature`; None
       for half of it.
-    hidden: width of the adaptive temperature's hidden layer.
+    temperature_hidden: width of the adaptive temperature's hidden layer.
     aggregation: 'average': weighted by p; 'max': the vector of the largest p;
       'top_k': the sum of the vectors of the `top_k` largest, unweighted. The
       latter two have no gradient in p, and take that of the average
       (straight-through).
     top_k: of the aggregation 'top_k', 1 to `buckets`.
-    skip: factor of h in form B (.8 in TorchEasyRec).
+    skip: factor of h in form B; None for .8, TorchEasyRec's. With offsets W is
+      trained from where W + skip I = I, so any factor would be the same, and
+      there is none to set.
   """
 
   kind: ClassVar[str] = 'autodis'
@@ -150,10 +152,10 @@ class AutoDis(Embedding):
   temperature: float = 0.1
   adaptive: bool = False
   spread: float | None = None
-  hidden: int = 16
+  temperature_hidden: int = 16
   aggregation: str = 'average'
   top_k: int = 3
-  skip: float = 0.8
+  skip: float | None = None
 
   def __post_init__(self):
     _check_integer(self.buckets, 1, 'buckets of AutoDis')
@@ -162,8 +164,14 @@ class AutoDis(Embedding):
     for name in ('use_bias', 'adaptive'):
       _check_word(getattr(self, name), (True, False), f'{name} of AutoDis')
     _check_number(self.temperature, 0, math.inf, 'temperature of AutoDis')
-    _check_number(self.skip, -math.inf, math.inf, 'skip of AutoDis')
-    _check_integer(self.hidden, 1, 'hidden of AutoDis')
+    if self.skip is not None:
+      _check_number(self.skip, -math.inf, math.inf, 'skip of AutoDis')
+      if self.use_bias or self.form == 'A':
+        raise errors.ConfigError(
+          f'skip of AutoDis is {self.skip}, which is of form B without '
+          'offsets: set use_bias to False, or leave skip out.'
+        )
+    _check_integer(self.temperature_hidden, 1, 'temperature_hidden of AutoDis')
     _check_integer(self.top_k, 1, 'top_k of AutoDis')
     if self.aggregation == 'top_k' and self.top_k > self.buckets:
       raise errors.ConfigError(
@@ -200,12 +208,15 @@ class AutoDis(Embedding):
 
   @property
   def num_shared_params(self) -> int:
-    return (NUM_STATISTICS + 2) * self.hidden if self.adaptive else 0
+    width = NUM_STATISTICS + 2
+    return width * self.temperature_hidden if self.adaptive else 0
 
   @property
   def num_constants(self) -> int:
-    # Quantiles are where training starts, and nothing else.
-    return NUM_STATISTICS if self.adaptive else 0
+    # Of form B with offsets the map is in units of quantiles; of the others
+    # they are where training starts, and nothing else.
+    units = self.buckets + 1 if self.form == 'B' and self.use_bias else 0
+    return units + (NUM_STATISTICS if self.adaptive else 0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,13 +38,20 @@ def searched(config: config_dict.ConfigDict) -> None:
       # At least so many steps, however few the rows.
       'min_steps': 0 if config.tiny else unset(int),
       # Of the weights, while searching; as in `train` where left open.
-      'train': {'learning_rate': unset(float), 'embedding_l2': unset(float)},
+      'train': {
+        'learning_rate': unset(float),
+        'embedding_l2': unset(float),
+        'table_optimizer': unset(str),
+      },
     }
   )
 
 
 def engine() -> config_dict.ConfigDict:
-  """A general engine in place of a method's own: `search.engine.name`."""
+  """A general engine in place of a method's own: `search.engine.name`.
+
+  Then these options are read, and not those of the method's own rule.
+  """
   unset = config_dict.placeholder
   return config_dict.ConfigDict(
     {
@@ -60,7 +67,13 @@ def engine() -> config_dict.ConfigDict:
       # Of 'reinforce': draws per update, and the bonus of a nat of entropy.
       'samples': 4,
       'entropy': 0.0,
-      # Of 'darts': None for first order; else xi of the exact second.
+      # And 'ce' (left open), minus the log loss, or 'auc' of the batch; the
+      # weight of the old in the baseline, .95.
+      'reward': unset(str),
+      'decay': unset(float),
+      # Of 'darts': logits are divided by it, 1 where left open.
+      'temperature': unset(float),
+      # None for first order; else xi of the exact second.
       'inner_rate': unset(float),
       # Of 'darts' in its place: 'cg' or 'neumann', with the number of products
       # with the second derivative, what is added to its diagonal and, of

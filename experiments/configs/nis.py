@@ -22,8 +22,6 @@ def get_config(argument: str | None = None):
   """The config for 'DATA' or 'DATA,tiny'."""
   config = widths.config(argument, method='nis')
   defaults.searched(config)
-  # A dense optimiser would move the blocks that a draw switches off.
-  config.search.train.table_optimizer = 'adam'
   config.search.update(
     {
       # 'single': rows x columns of each field; 'multi': rows for each block of
@@ -55,7 +53,7 @@ def get_config(argument: str | None = None):
       'entropy': 1e-3,
     }
   )
-  # 'reinforce' or 'darts' on the same space.
+  # 'reinforce' on the same space: what a block is or is not cannot be mixed.
   config.search.engine = defaults.engine()
   config.controls = ('lr', 'base', 'uniform', 'random_blocks')
   return config

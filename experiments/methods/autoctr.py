@@ -15,6 +15,11 @@ def _fields(task: base.Task) -> tuple[arch_lib.FieldPlan, ...]:
       f'Blocks need vectors, which model {task.model} does not have: set '
       '--config.model to another.'
     )
+  if task.numeric is not None:
+    raise errors.ConfigError(
+      f'numeric.kind is {task.numeric.kind!r}: blocks read numbers as they '
+      'are. Leave it out.'
+    )
   return spaces.field_plans(
     task.data.schema, options['dim'], options.get('pooling', 'mean')
   )

@@ -25,10 +25,16 @@ def _opens(
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
-  own = base.engine(task, engines.widths(tuple(options['dims'])))
-  if own is not None:
-    return {'fields': own}
   order, split = options['order'], options['split']
+  if base.has_engine(task):
+    if (order, split) != (1, 'valid'):
+      raise errors.ConfigError(
+        f'search.order is {order} and search.split {split!r}, which the engine '
+        'does not read: its order is search.engine.inner_rate, and it follows '
+        "the validation split. Leave them at 1 and 'valid'."
+      )
+    own = base.engine(task, engines.widths(_PART.space(task)))
+    return {'fields': own}
   if order not in (1, 2):
     raise errors.ConfigError(f'search.order is {order!r}; expected 1 or 2.')
   if order == 2 and split == 'train':
@@ -40,6 +46,12 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   period = base.period(task, warmup, _MIN_UPDATES)
   if split == 'train':
     # One level: logits and weights follow the same gradient in every step.
+    errors.expect(
+      options['period'] in (None, 1),
+      'search.period',
+      options['period'],
+      "1, or left open, with search.split='train'",
+    )
     period = 1
   updates = (task.steps - warmup) // max(period, 1)
   selector = search.autodim(
@@ -57,6 +69,6 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   return {'fields': selector}
 
 
-METHOD = base.searched(
-  base.Part(_opens, _selectors, base.largest_dim), controls=base.WIDTH_CONTROLS
-)
+_PART = base.Part(_opens, _selectors, base.largest_dim)
+
+METHOD = base.searched(_PART, controls=base.WIDTH_CONTROLS)

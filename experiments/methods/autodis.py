@@ -21,10 +21,7 @@ def _plain(task: base.Task) -> arch_lib.Architecture:
 
 def _check(task: base.Task) -> None:
   if not task.data.schema.numeric:
-    raise errors.ConfigError(
-      f'{task.data.name} has no numeric field to embed; criteo has them with '
-      "--config.data.discretize='none'."
-    )
+    raise errors.ConfigError(f'{task.data.name} has no numeric field to embed.')
 
 
 def _control(kind: str) -> base.Control:

@@ -23,9 +23,8 @@ def _opens(
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   space = _PART.space(task)
-  own = base.engine(task, engines.buckets(space.choice))
-  if own is not None:
-    return {'fields': own}
+  if base.has_engine(task):
+    return {'fields': base.engine(task, engines.buckets(space))}
   warmup = base.share_of_steps(task, 'warmup')
   if warmup >= task.steps:
     raise errors.ConfigError(

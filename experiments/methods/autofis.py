@@ -30,9 +30,8 @@ def _opens(
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
-  own = base.engine(task, engines.gates())
-  if own is not None:
-    return {'interactions': own}
+  if base.has_engine(task):
+    return {'interactions': base.engine(task, engines.gates())}
   keep = options['keep']
   if keep is not None:
     tx = optax.adam(base.positive(task, 'keep_learning_rate'))

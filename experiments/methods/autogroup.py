@@ -36,9 +36,8 @@ def _opens(
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
-  own = base.engine(task, engines.members())
-  if own is not None:
-    return {'interactions': own}
+  if base.has_engine(task):
+    return {'interactions': base.engine(task, engines.members())}
   order = options['order']
   if order not in (1, 2):
     raise errors.ConfigError(f'search.order is {order!r}; expected 1 or 2.')

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import optax
 
+from experiments.configs import defaults
 from jax_autorec import architecture as arch_lib
 from jax_autorec import data as data_lib
 from jax_autorec import errors, numeric_spaces, search, sizes, spaces
+from jax_autorec import fields as fields_lib
 from jax_autorec import numeric as numeric_lib
 from jax_autorec.search import controls, engines, unroll
 
@@ -40,6 +42,12 @@ class Task:
   numeric: numeric_lib.Embedding | None = None
 
   def __post_init__(self):
+    if self.numeric is not None and not self.data.schema.numeric:
+      raise errors.ConfigError(
+        f'numeric.kind is {self.numeric.kind!r}, and {self.data.name} has no '
+        'numeric field to embed; criteo has them with '
+        "--config.data.discretize='none'."
+      )
     dims = self.search.get('dims')
     errors.expect(
       dims is None or (len(dims) > 0 and min(dims) >= 1),
@@ -129,37 +137,76 @@ def positive(task: Task, name: str) -> float:
   return value
 
 
-def engine(task: Task, decisions: engines.Decisions) -> search.Selector | None:
-  """The general engine that the config names; None for the method's own."""
+# What each engine reads of `search.engine`, beside what both do.
+_ENGINE_OPTIONS = {
+  None: (),
+  'reinforce': ('samples', 'entropy', 'reward', 'decay'),
+  'darts': ('temperature', 'inner_rate', 'implicit'),
+}
+_IMPLICIT_OPTIONS = ('iterations', 'damping', 'implicit_rate')
+_OF_BOTH = ('travel', 'price', 'warmup', 'period')
+
+
+def has_engine(task: Task) -> bool:
+  """Whether the config names a general engine in place of the method's own.
+
+  Raises:
+    ConfigError: for an unknown engine, or an option that it does not read.
+  """
+  options, unset = task.search['engine'], defaults.engine().to_dict()
+  name = options['name']
+  if name is not None:
+    fields_lib.check(name, tuple(engines.ENGINES), 'search.engine.name')
+  read = ('name', *_ENGINE_OPTIONS[name], *(_OF_BOTH if name else ()))
+  if name == 'darts' and options['implicit'] is not None:
+    read += _IMPLICIT_OPTIONS
+  for key, value in options.items():
+    if key not in read and value != unset[key]:
+      raise errors.ConfigError(
+        f'search.engine.{key} is {value!r}, which is not read with '
+        f'search.engine.name={name!r}'
+        + (
+          ' and search.engine.implicit unset'
+          if name == 'darts' and key in _IMPLICIT_OPTIONS
+          else ''
+        )
+        + f'; read are: {", ".join(read)}.'
+      )
+  return name is not None
+
+
+def engine(task: Task, decisions: engines.Decisions) -> search.Selector:
+  """The general engine that the config names."""
   options = task.search['engine']
-  for name in ('inner_rate', 'implicit'):
-    errors.expect(
-      options[name] is None or options['name'] == 'darts',
-      f'search.engine.{name}',
-      options[name],
-      f"search.engine.name='darts' beside it, not {options['name']!r}",
-    )
-  if options['name'] is None:
-    return None
-  within = dataclasses.replace(task, search=options)
-  warmup = share_of_steps(within, 'warmup')
-  period = options['period']
-  rate = positive(within, 'travel') / max(1, (task.steps - warmup) // period)
-  implicit = None
-  if options['implicit'] is not None:
-    implicit = unroll.Implicit(
-      options['implicit'],
-      options['iterations'],
-      options['damping'],
-      options['implicit_rate'],
-    )
-  own = {
-    'reinforce': {
+  for key, holds, expected in (
+    ('warmup', 0 <= options['warmup'] < 1, 'at least 0, less than 1'),
+    ('period', options['period'] >= 1, 'at least 1'),
+    ('travel', 0 < options['travel'] < math.inf, 'more than 0'),
+  ):
+    errors.expect(holds, f'search.engine.{key}', options[key], expected)
+  warmup, period = round(options['warmup'] * task.steps), options['period']
+  rate = options['travel'] / max(1, (task.steps - warmup) // period)
+  if options['name'] == 'reinforce':
+    reward = options['reward'] or 'ce'
+    fields_lib.check(reward, tuple(search.REWARDS), 'search.engine.reward')
+    own = {
       'samples': options['samples'],
       'entropy_weight': options['entropy'],
-    },
-    'darts': {'inner_rate': options['inner_rate'], 'implicit': implicit},
-  }
+      'reward': search.REWARDS[reward],
+    }
+    if options['decay'] is not None:
+      own['decay'] = options['decay']
+  else:
+    own = {'inner_rate': options['inner_rate']}
+    if options['temperature'] is not None:
+      own['temperature'] = options['temperature']
+    if options['implicit'] is not None:
+      own['implicit'] = unroll.Implicit(
+        options['implicit'],
+        options['iterations'],
+        options['damping'],
+        options['implicit_rate'],
+      )
   return engines.engine(
     options['name'],
     decisions,
@@ -167,7 +214,7 @@ def engine(task: Task, decisions: engines.Decisions) -> search.Selector | None:
     price=options['price'],
     warmup=warmup,
     period=period,
-    **own.get(options['name'], {}),
+    **own,
   )
 
 

@@ -13,14 +13,12 @@ def _opens(
 
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
-  candidates = _PART.space(task).head.candidates
-  selector = base.engine(task, engines.hidden(candidates))
-  if selector is None:
+  if not base.has_engine(task):
     raise errors.ConfigError(
       'Widths of hidden layers are searched by a general engine alone: set '
       f'search.engine.name to one of {", ".join(engines.ENGINES)}.'
     )
-  return {'mlp': selector}
+  return {'mlp': base.engine(task, engines.hidden(_PART.space(task)))}
 
 
 def _random(

@@ -6,18 +6,29 @@ import functools
 
 from experiments.methods import (
   autodim,
+  autoemb,
   autofis,
   autogroup,
+  autosrh,
   base,
   hidden,
   nis,
+  optembed,
+  pep,
+  sseds,
 )
 from jax_autorec import architecture as arch_lib
 from jax_autorec import errors, search
+from jax_autorec.search import controls
 
 PARTS = {
   'autodim': autodim.METHOD.part,
   'nis': nis.METHOD.part,
+  'autoemb': autoemb.METHOD.part,
+  'sseds': sseds.METHOD.part,
+  'autosrh': autosrh.METHOD.part,
+  'pep': pep.METHOD.part,
+  'optembed': optembed.METHOD.part,
   'autofis': autofis.METHOD.part,
   'autogroup': autogroup.METHOD.part,
   'hidden': hidden.METHOD.part,
@@ -29,9 +40,9 @@ def _parts(task: base.Task) -> dict[str, tuple[base.Part, base.Task]]:
   """Name -> part, and the task that it sees; in the order of the config."""
   names = tuple(task.search['parts'])
   unknown = [name for name in names if name not in PARTS]
-  if unknown or len(set(names)) < max(2, len(names)):
+  if unknown or not names or len(set(names)) < len(names):
     raise errors.ConfigError(
-      f'search.parts is {names}; expected two or more of {", ".join(PARTS)}, '
+      f'search.parts is {names}; expected one or more of {", ".join(PARTS)}, '
       'each once.'
     )
   order = task.search['order']
@@ -77,7 +88,13 @@ def _turns(task: base.Task) -> Sequence[base.Turn]:
   """One after the other, each with what the ones before it settled."""
   if task.search['order'] == 'together':
     return ()
-  _selectors(task)  # Refuses parts that decide the same.
+  # Parts that decide the same, or that cannot follow one another, are refused
+  # before anything is trained.
+  _selectors(task)
+  settled = _plain(task)
+  for part, own in _parts(task).values():
+    opened = part.opens(own, settled)
+    settled = part.random(own, opened, controls.keep_all(opened))
 
   def space(part, own, settled):
     return part.opens(own, _plain(task) if settled is None else settled)

@@ -37,9 +37,10 @@ def _opens(
 
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
-  blocks = _PART.space(task).choice
-  if options['engine']['name'] is not None:
-    return {'fields': base.engine(task, engines.blocks(blocks))}
+  space = _PART.space(task)
+  blocks = space.choice
+  if base.has_engine(task):
+    return {'fields': base.engine(task, engines.blocks(space))}
   selector = search.nis(
     optax.adam(base.positive(task, 'learning_rate')),
     blocks,

@@ -31,15 +31,15 @@ def scale_vectors(
   """Fresh parameters of `FieldEmbeddings`, vectors like N(0, stddev).
 
   Codebooks have to be about as large as the queries: of centroids that all lie
-  far away, or all close together, one is nearest to every query. Vectors of
-  soft buckets are what rows are to ids, and start as those do.
+  far away, or all close together, one is nearest to every query. Vectors and
+  weights of numbers are what rows are to ids, and start as those do.
   """
-  scale = lambda x: x * (stddev / quantizers.INIT_STD)
+  scale = lambda x: x * (stddev / lookups.INIT_STD)
   stacks = architecture.codebooks
 
   def scaled(path, value):
     names = [entry.key for entry in path]
-    return scale(value) if names[0] in stacks or is_soft(names) else value
+    return scale(value) if names[0] in stacks or is_vector(names) else value
 
   return jax.tree.map_with_path(scaled, params)
 

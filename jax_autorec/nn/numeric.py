@@ -15,6 +15,7 @@ from jax_autorec import numeric as numeric_lib
 from jax_autorec.types import Array
 
 INIT_STD = 1e-4  # Of vectors, as of those of ids.
+_SKIP = 0.8  # Factor of h in form B, TorchEasyRec's.
 VECTORS = ('meta', 'missing')  # Parameters of `AutoDis` that are vectors.
 
 # Over the distance between crossing points a transition goes from 12 to 88 %.
@@ -99,10 +100,10 @@ class AutoDis(nn.Module):
       xavier = nn.initializers.xavier_normal()
       inputs = numeric_lib.NUM_STATISTICS + 1
       self.temperature_in = self.param(
-        'temperature_in', xavier, (inputs, plan.hidden), jnp.float32
+        'temperature_in', xavier, (inputs, plan.temperature_hidden), jnp.float32
       )
       self.temperature_out = self.param(
-        'temperature_out', xavier, (plan.hidden, 1), jnp.float32
+        'temperature_out', xavier, (plan.temperature_hidden, 1), jnp.float32
       )
 
   def _starts(self):
@@ -139,21 +140,21 @@ class AutoDis(nn.Module):
       return scores
     hidden = nn.leaky_relu(scores)
     mixed = jnp.einsum('nij,bnj->bni', self.square_map(), hidden)
-    mixed = mixed + self.plan.skip * hidden
     return mixed + self.mix_bias[None] if self.plan.use_bias else mixed
 
   def square_map(self) -> Array:
-    """W of form B: [N, H, H], from hidden to scores.
+    """W + skip I of form B: [N, H, H], from hidden to scores.
 
-    Without offsets that is the parameter 'mix'. With them it is (1 - skip) I
-    plus 'mix' in units of 1 / H of a temperature over what a hidden unit
-    reaches on the train values. Lines that are to cross twenty times are steep,
-    and a step of Adam on a plain W would throw all crossings about.
+    Without offsets W is the parameter 'mix'. With them the whole is I plus
+    'mix' in units of 1 / H of a temperature over what a hidden unit reaches on
+    the train values. Lines that are to cross twenty times are steep, and a step
+    of Adam on a plain W would throw all crossings about.
     """
+    eye = np.eye(self.plan.buckets, dtype=np.float32)[None]
     if not self.plan.use_bias:
-      return self.mix
-    eye = np.eye(self.plan.buckets, dtype=np.float32)
-    return (1 - self.plan.skip) * eye[None] + self.mix * self._units()[:, None]
+      skip = _SKIP if self.plan.skip is None else self.plan.skip
+      return self.mix + skip * eye
+    return eye + self.mix * self._units()[:, None]
 
   def _units(self):
     quantiles = np.asarray(self.quantiles, np.float64)

@@ -445,7 +445,7 @@ def _width_pictures(metrics):
   names, dims = about[-1]['field_names'], about[-1]['choice']['dims']
   last = lines[-1]['dim_weights']
   svg = plots.candidate_map(names, dims, last)
-  yield 'Weights of the widths', svg, 'The heaviest width of a field is taken.'
+  yield 'Weights of the widths', svg, 'The heaviest is marked.'
   expected = lambda row: sum(w * dim for w, dim in zip(row, dims))
   # Where there are many fields, those that moved the most.
   moved = sorted(

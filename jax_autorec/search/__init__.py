@@ -14,10 +14,12 @@ from jax_autorec.search.online import Online, fixed
 from jax_autorec.search.optembed import optembed
 from jax_autorec.search.pep import pep
 from jax_autorec.search.random_dims import random_dims
+from jax_autorec.search.rewards import REWARDS
 from jax_autorec.search.row_darts import row_darts
 from jax_autorec.search.sseds import sseds
 
 __all__ = [
+  'REWARDS',
   'Draw',
   'Online',
   'Population',

@@ -13,6 +13,7 @@ Adam, none closes by itself, and the largest are kept. (There they also start at
 
 import dataclasses
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,9 +80,11 @@ def autofis(
     if num_gates and not any(
       isinstance(plan, interactions_lib.Products) for plan in kept_plans
     ):
-      raise errors.ConfigError(
-        f'AutoFIS closed all {num_gates} gates: lower `search.ratio` (or `c` '
-        'of the gate optimiser), or search fewer steps.'
+      logging.warning(
+        'AutoFIS closed all %d gates: what is left is the model without '
+        'products. Lower `search.ratio` (or `c` of the gate optimiser), or '
+        'search fewer steps, to keep some.',
+        num_gates,
       )
     return dataclasses.replace(architecture, interactions=tuple(kept_plans))
 

@@ -2,13 +2,17 @@
 
 from collections.abc import Sequence
 import dataclasses
+import itertools
 
+import jax
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import field_spaces, head_spaces
+from jax_autorec import errors, field_spaces, head_spaces
 from jax_autorec import interactions as interactions_lib
+from jax_autorec.nn import model as model_lib
 from jax_autorec.search import patterns
+from jax_autorec.train import state as state_lib
 
 
 def keep_all(space: arch_lib.Architecture) -> arch_lib.Architecture:
@@ -140,8 +144,8 @@ def random_blocks(
       for column, rows in enumerate(own)
     )
 
-  wanted = found.embedding_params - found.first_order_params
-  wanted += found.projection_params
+  wanted = found.packed.ep_total
+  wanted -= field_spaces.without_vectors(space).ep_total
   draws = [draw() for _ in range(1000)]
   nearest = min(draws, key=lambda kept: abs(entries(kept) - wanted))
   return field_spaces.with_blocks(space, nearest)
@@ -190,7 +194,8 @@ def random_rows(
   rng = np.random.default_rng(seed)
   rows = np.array([plan.vocab_size for plan in space.categorical])
   width = space.choice.width
-  wanted = found.packed.ep_total - space.first_order_params
+  wanted = found.packed.ep_total
+  wanted -= field_spaces.without_vectors(space).ep_total
 
   def draw():
     exponent = 2.0 ** rng.uniform(-3, 5)
@@ -215,9 +220,11 @@ def random_hidden(
   found: arch_lib.Architecture,
   seed: int,
 ) -> arch_lib.Architecture:
-  """Widths of hidden layers drawn evenly, of as many units as were found.
+  """Widths of hidden layers drawn evenly, at the size that was found.
 
-  Of a thousand draws the one whose units in all come nearest to those found.
+  Of a thousand draws, but for what was found itself, the first whose MLP has as
+  many weights, within a tenth. Few layers and candidates may leave none: then
+  the nearest.
 
   Args:
     space: with open widths of hidden layers.
@@ -225,13 +232,39 @@ def random_hidden(
     seed: of the draws.
   """
   rng = np.random.default_rng(seed)
-  candidates = space.head.candidates
+  candidates, inputs = space.head.candidates, _mlp_inputs(space)
+
+  def weights(widths):
+    return sum(a * b for a, b in itertools.pairwise((inputs, *widths, 1)))
+
   draws = [
-    [own[rng.integers(len(own))] for own in candidates] for _ in range(1000)
+    tuple(own[rng.integers(len(own))] for own in candidates)
+    for _ in range(1000)
   ]
-  wanted = sum(found.head.hidden)
-  nearest = min(draws, key=lambda widths: abs(sum(widths) - wanted))
-  return head_spaces.with_hidden(space, nearest)
+  draws = [widths for widths in draws if widths != found.head.hidden]
+  if not draws:
+    raise errors.ConfigError(
+      f'Candidates {candidates} leave no widths but those found: give more of '
+      'them, or leave this control out.'
+    )
+  wanted = weights(found.head.hidden)
+  distance = lambda widths: abs(weights(widths) / wanted - 1)
+  near = [widths for widths in draws if distance(widths) <= 0.1]
+  chosen = near[0] if near else min(draws, key=distance)
+  return head_spaces.with_hidden(space, chosen)
+
+
+def _mlp_inputs(architecture):
+  """How many numbers the first hidden layer reads."""
+  model = model_lib.build(architecture)
+  columns = sum(plan.max_length for plan in architecture.categorical)
+  batch = state_lib.empty_batch(2, columns, len(architecture.numeric))
+  params = jax.eval_shape(
+    lambda: state_lib.init_dense(
+      model, batch, jax.random.key(0), model_lib.constants(architecture)
+    )['params']
+  )
+  return params[model_lib.MLP]['dense_0']['kernel'].shape[0]
 
 
 def _close(space, choose):

@@ -1,11 +1,14 @@
 """Two engines that search any slot: a policy gradient, and DARTS.
 
 What is open is described once (`Decisions`): many decisions, each among some
-options. An engine then settles them. REINFORCE (Williams, 1992; Zoph and Le,
-ICLR 2017) draws hard choices from independent categorical distributions and
-follows the score function's gradient, with a moving mean as its baseline. DARTS
-(Liu et al., ICLR 2019) mixes all options by a softmax; the gradient is that of
-the first order or, with an `inner_rate`, exactly that of the second
+options. There are such for gates, members of groups, widths of fields, of ids
+of like frequency and of hidden layers, blocks and columns; none for thresholds
+and masks of rows (PEP, OptEmbed), which are numbers, nor for graphs of blocks.
+An engine then settles them. REINFORCE (Williams, 1992; Zoph and Le, ICLR 2017)
+draws hard choices from independent categorical distributions and follows the
+score function's gradient, with a moving mean as its baseline. DARTS (Liu et
+al., ICLR 2019) mixes all options by a softmax; the gradient is that of the
+first order or, with an `inner_rate`, exactly that of the second
 (`search.unroll`; the paper takes a finite difference), or implicit. Both follow
 validation batches and take the likeliest options in the end.
 
@@ -13,18 +16,18 @@ Rewards of a draw are minus the loss unless told otherwise. A controller that
 reads its earlier decisions (an RNN) is not here: decisions are independent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import dataclasses
 import math
 from typing import Any, NamedTuple
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import choices as choices_lib
 from jax_autorec import errors, field_spaces, group_spaces, head_spaces
 from jax_autorec import fields as fields_lib
 from jax_autorec import interactions as interactions_lib
@@ -45,6 +48,7 @@ class Decisions(NamedTuple):
     derive: (tree of options [...], architecture) -> architecture, closed.
     size: tree of weights -> [], the share of the whole that they keep.
     record: tree of weights -> JSON values, what a report shows of them.
+    allowed: tree of bool [..., K], options that there are; None for all.
     is_hard: whether modules can read hard choices alone.
   """
 
@@ -53,6 +57,7 @@ class Decisions(NamedTuple):
   derive: Callable[[PyTree, arch_lib.Architecture], arch_lib.Architecture]
   size: Callable[[PyTree], Array]
   record: Callable[[PyTree], dict[str, Any]] = lambda weights: {}
+  allowed: PyTree = None
   is_hard: bool = False
 
 
@@ -74,52 +79,59 @@ def gates() -> Decisions:
         terms = tuple(plan.terms[i] for i in kept)
         plans.append(dataclasses.replace(plan, terms=terms, gates='weights'))
     if not any(isinstance(p, interactions_lib.Products) for p in plans):
-      raise errors.ConfigError(
-        'The search switched all products off: lower its price, or search '
-        'fewer steps.'
+      logging.warning(
+        'The search switched all products off: what is left is the model '
+        'without them. Lower its price, or search fewer steps, to keep some.'
       )
     return dataclasses.replace(architecture, interactions=tuple(plans))
-
-  def size(weights):
-    leaves = jax.tree.leaves(weights)
-    return sum(w[:, 1].sum() for w in leaves) / sum(len(w) for w in leaves)
 
   return Decisions(
     lambda choice: {n: (len(leaf['gate']), 2) for n, leaf in choice.items()},
     lambda weights: {n: {'gate': on * w[:, 1]} for n, w in weights.items()},
     derive,
-    size,
+    _share_on,
   )
 
 
-def widths(dims: tuple[int, ...]) -> Decisions:
+def widths(architecture: arch_lib.Architecture) -> Decisions:
   """The width of every field: AutoDim's space (slot 'fields').
 
+  Candidates of shared tables have their first columns in common, so a mixture
+  can weigh these more than others and say little of the widths
+  (`search.autodim`): hard choices, a low temperature or separate tables do not.
+
   Args:
-    dims: candidates, those of the open choice.
+    architecture: with an open choice of widths.
   """
-  shares = np.array(dims, np.float32) / max(dims)
+  dims = architecture.choice.dims
+  _, parts = field_spaces.dim_sizes(architecture)
+  parts = np.float32(parts / parts[:, -1].sum())
   return Decisions(
     lambda choice: choice['weights'].shape,
     lambda weights: {'weights': weights},
     lambda options, architecture: field_spaces.with_dims(
       architecture, [dims[option] for option in options]
     ),
-    lambda weights: (weights @ shares).mean(),
+    lambda weights: (weights * parts).sum(),
     lambda weights: {'dim_weights': weights.tolist()},
   )
 
 
-def buckets(choice: choices_lib.MixedBuckets) -> Decisions:
+def buckets(architecture: arch_lib.Architecture) -> Decisions:
   """The width of ids of like frequency: AutoEmb's space (slot 'fields').
 
   Args:
-    choice: the open one.
+    architecture: with open buckets; what is said of `widths` holds here, but
+      that candidates have columns of their own.
   """
-  shares = np.array(choice.dims, np.float32) / max(choice.dims)
+  choice = architecture.choice
   counts = [len(own) for own in choice.starts]
-  # Fields of fewer buckets than others are padded.
-  exists = np.arange(max(counts)) < np.array(counts)[:, None]
+  # Rows of every bucket; 0 of those that pad the fields of fewer.
+  rows = np.zeros((len(counts), max(counts)), np.float32)
+  for own, starts, plan in zip(rows, choice.starts, architecture.categorical):
+    own[: len(starts)] = np.diff([*starts, plan.vocab_size])
+  entries = rows[..., None] * np.array(choice.dims, np.float32)
+  entries /= entries[..., -1].sum()
 
   def derive(options, architecture):
     dims = [
@@ -132,65 +144,120 @@ def buckets(choice: choices_lib.MixedBuckets) -> Decisions:
     lambda choice: choice['weights'].shape,
     lambda weights: {'weights': weights},
     derive,
-    lambda weights: ((weights @ shares) * exists).sum() / exists.sum(),
+    lambda weights: (weights * entries).sum(),
   )
 
 
-def blocks(choice: choices_lib.Blocks) -> Decisions:
+def blocks(architecture: arch_lib.Architecture) -> Decisions:
   """The rows and columns of every field: NIS's space (slot 'fields').
 
-  Hard choices alone: a block is there or it is not.
+  Hard choices alone: a block is there or it is not. Of blocks of mode 'multi'
+  each block of columns is decided for itself.
 
   Args:
-    choice: the open one, of mode 'single'.
+    architecture: with open blocks, without `prefix`.
   """
-  if choice.mode != 'single':
+  choice = architecture.choice
+  if choice.prefix:
     raise errors.ConfigError(
-      f'Blocks are of mode {choice.mode!r}; engines settle those of mode '
-      "'single', whose fields decide one thing each."
+      'Engines decide every block of columns for itself, and with prefix none '
+      'may keep more rows than the one before it: set prefix to False.'
     )
+  num_fields, num_columns = len(choice.rows), len(choice.columns)
   most = max(map(len, choice.rows))
-  ends = [[*own, *[own[-1]] * (most - len(own))] for own in choice.rows]
-  num_columns = len(choice.columns)
-  sizes = [(0, 0)]
-  sizes += [(s, t + 1) for t in range(num_columns) for s in range(most)]
-  # Rows of every block of columns under each option: [F, K, T].
-  kept = np.array(
-    [
-      [[own[s]] * t + [0] * (num_columns - t) for s, t in sizes] for own in ends
-    ],
-    np.int32,
-  )
+  # Blocks of rows that an option keeps of the columns of a decision: [K, T],
+  # for each of L decisions with T columns.
+  if choice.mode == 'single':
+    sizes = [[0] * num_columns] + [
+      [s + 1] * t + [0] * (num_columns - t)
+      for t in range(1, num_columns + 1)
+      for s in range(most)
+    ]
+    sizes, shape = np.array(sizes), (num_fields, 1)
+  else:
+    sizes = np.arange(most + 1)[:, None]
+    shape = (num_fields, num_columns)
+  ends = [[0, *own, *[own[-1]] * (most - len(own))] for own in choice.rows]
+  # What a field with fewer blocks of rows does not have is no option.
+  lengths = np.array([len(own) for own in choice.rows])
+  allowed = sizes.max(1) <= lengths[:, None]
+  allowed = np.broadcast_to(allowed[:, None], (*shape, len(sizes)))
+  rows = np.array(ends, np.int32)[:, sizes]  # [F, K, T]
+  columns = np.arange(num_columns).reshape(shape[1], -1)  # [L, T]
   entries = np.array(
     [
       [
-        sum(choice.entries(f, t, int(rows)) for t, rows in enumerate(option))
-        for option in own
+        [
+          sum(choice.entries(f, t, int(n)) for t, n in zip(own, option))
+          for option in rows[f]
+        ]
+        for own in columns
       ]
-      for f, own in enumerate(kept)
+      for f in range(num_fields)
     ],
     np.float32,
   )
+  fields = np.arange(num_fields)[:, None]
+
+  def kept(options):
+    """Rows of every block of columns, [F, T]."""
+    return rows[fields, options].reshape(num_fields, num_columns)
 
   def mix(weights):
-    option = jnp.argmax(weights, -1)
-    return {'kept': jnp.asarray(kept)[np.arange(len(kept)), option]}
+    options = jnp.argmax(weights, -1)
+    found = jnp.asarray(rows)[fields, options]
+    return {'kept': found.reshape(num_fields, num_columns)}
 
   def derive(options, architecture):
-    rows = kept[np.arange(len(kept)), options]
-    if not rows.any():
+    found = kept(options)
+    if not found.any():
       raise errors.ConfigError(
         'The search left no field any row: lower its price, or search fewer '
         'steps.'
       )
-    return field_spaces.with_blocks(architecture, rows.tolist())
+    return field_spaces.with_blocks(architecture, found.tolist())
 
   return Decisions(
     lambda choice: entries.shape,
     mix,
     derive,
     lambda weights: (weights * entries).sum() / choice.all_entries,
+    allowed=allowed,
     is_hard=True,
+  )
+
+
+def columns(architecture: arch_lib.Architecture) -> Decisions:
+  """Every column of every field on or off: SSEDS's space (slot 'fields').
+
+  A field is retrained at as many columns as were on.
+
+  Args:
+    architecture: with open columns, one group of ids per field.
+  """
+  choice = architecture.choice
+  if choice.num_groups != len(choice.starts):
+    raise errors.ConfigError(
+      f'{choice.num_groups} groups of ids of {len(choice.starts)} fields; '
+      'engines settle the columns of whole fields: open one group of each.'
+    )
+  rows = np.array([p.vocab_size for p in architecture.categorical], np.float32)
+  share = rows[:, None] / (rows.sum() * choice.dim)
+
+  def derive(options, architecture):
+    kept = np.asarray(options).sum(1)
+    if not kept.any():
+      raise errors.ConfigError(
+        'The search switched all columns off: lower its price, or search fewer '
+        'steps.'
+      )
+    return field_spaces.with_dims(architecture, kept.tolist())
+
+  return Decisions(
+    lambda choice: (*choice['mask'].shape, 2),
+    lambda weights: {'mask': weights[..., 1]},
+    derive,
+    lambda weights: (weights[..., 1] * share).sum(),
   )
 
 
@@ -207,64 +274,73 @@ def members() -> Decisions:
       },
     )
 
-  def size(weights):
-    leaves = jax.tree.leaves(weights)
-    return sum(w[..., 1].sum() for w in leaves) / sum(
-      math.prod(w.shape[:-1]) for w in leaves
-    )
-
   return Decisions(
     lambda choice: {
-      n: (*leaf['member'].shape, 2) for n, leaf in choice.items()
+      name: (*leaf['member'].shape, 2) for name, leaf in choice.items()
     },
     lambda weights: {n: {'member': w[..., 1]} for n, w in weights.items()},
     derive,
-    size,
+    _share_on,
   )
 
 
-def hidden(candidates: Sequence[Sequence[int]]) -> Decisions:
+def _share_on(weights):
+  """Of decisions between off and on, the share that is on."""
+  leaves = jax.tree.leaves(weights)
+  count = sum(math.prod(w.shape[:-1]) for w in leaves)
+  return sum(w[..., 1].sum() for w in leaves) / count
+
+
+def hidden(architecture: arch_lib.Architecture) -> Decisions:
   """The width of every hidden layer of the MLP (slot 'mlp').
 
   A mixture of widths leaves its last units a small factor, which larger weights
-  make up for: soft choices want a price.
+  make up for: soft choices want a price, or a low temperature. The price is of
+  all units, whatever their layer.
 
   Args:
-    candidates: `HeadPlan.candidates` of the open architecture.
+    architecture: with open widths of hidden layers.
   """
-  widths = {
+  candidates = architecture.head.candidates
+  dims = {
     f'hidden_{i}': np.array(own, np.float32) for i, own in enumerate(candidates)
   }
+  total = sum(own[-1] for own in candidates)
 
   def derive(options, architecture):
-    chosen = tuple(int(own[options[name]]) for name, own in widths.items())
+    chosen = tuple(int(own[options[name]]) for name, own in dims.items())
     return head_spaces.with_hidden(architecture, chosen)
 
   def expected(weights):
-    return [weights[name] @ own for name, own in widths.items()]
-
-  def size(weights):
-    parts = zip(expected(weights), widths.values())
-    return sum(units / own[-1] for units, own in parts) / len(widths)
+    return [weights[name] @ own for name, own in dims.items()]
 
   return Decisions(
     lambda choice: {name: leaf.shape for name, leaf in choice.items()},
     lambda weights: weights,
     derive,
-    size,
+    lambda weights: sum(expected(weights)) / total,
     lambda weights: {
       'levels': {
-        'mean width of hidden layers': list(map(float, expected(weights)))
+        'mean width of hidden layers': [float(x) for x in expected(weights)]
       }
     },
   )
 
 
+_NEVER = -1e9  # A logit; an infinite one would make NaN of 0 times it.
+
+
 def _fresh(decisions, choice):
-  return jax.tree.map(
+  logits = jax.tree.map(
     lambda shape: jnp.zeros(shape, jnp.float32),
     decisions.shapes(choice),
     is_leaf=lambda shape: isinstance(shape, tuple),
+  )
+  if decisions.allowed is None:
+    return logits
+  # Their gradient is 0: what is no option stays none.
+  return jax.tree.map(
+    lambda l, own: jnp.where(own, l, _NEVER), logits, decisions.allowed
   )
 
 
@@ -406,6 +482,7 @@ def darts(
   tx: optax.GradientTransformation,
   *,
   price: float = 0.0,
+  temperature: float = 1.0,
   inner_rate: float | None = None,
   implicit: Implicit | None = None,
   period: int = 1,
@@ -418,6 +495,8 @@ def darts(
     tx: optimiser of the logits; the paper's is Adam, 3e-4, (.5, .999), with a
       decay of 1e-3.
     price: of the whole, in nats; the share that is kept is a mixture's.
+    temperature: logits are divided by it; below 1 mixtures are nearer to one
+      option. The paper has none.
     inner_rate: None for first order; else xi of the exact second.
     implicit: in place of it, how the weights answer at last; each iteration
       costs a forward and a backward pass over the train batch, and more.
@@ -425,6 +504,9 @@ def darts(
     warmup: steps before the first update.
   """
   _check(price)
+  errors.expect(
+    0 < temperature < math.inf, 'temperature', temperature, 'more than 0'
+  )
   errors.expect(
     inner_rate is None or 0 < inner_rate < math.inf,
     'inner_rate',
@@ -443,7 +525,7 @@ def darts(
 
   def sample(arch, memory, batch, phase, step, key):
     del memory, batch, phase, step, key
-    weights = jax.tree.map(jax.nn.softmax, arch)
+    weights = jax.tree.map(lambda l: jax.nn.softmax(l / temperature), arch)
     return base.Draw(
       decisions.mix(weights), cost=price * decisions.size(weights)
     )

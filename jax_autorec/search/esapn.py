@@ -276,7 +276,11 @@ def esapn(
     if grows is None:
       grows = jax.random.uniform(key, weights.shape) < chances[:, 1]
     past = online_lib.read(one['losses'], seen.ids)
-    before = baseline(past, online_lib.read(one['count'], seen.ids), base)
+    count = online_lib.read(one['count'], seen.ids)
+    if seen.grows is None:
+      # Of an id's first row there is no earlier loss to compare with.
+      weights = jnp.where(count > 0, weights, 0)
+    before = baseline(past, count, base)
     rewards = before - jnp.where(grows, seen.grew, seen.stayed)
     return reinforce(logits, grows.astype(jnp.int32), rewards, weights)
 

@@ -25,7 +25,6 @@ from jax_autorec import fields as fields_lib
 from jax_autorec.search import base, rewards
 from jax_autorec.types import Array
 
-REWARDS = {'auc': rewards.auc, 'ce': None}
 BASELINES = ('ema', 'critic')
 
 _NEVER = -1e9  # A logit; an infinite one would make NaN of 0 times it.
@@ -230,7 +229,7 @@ def nis(
   Returns:
     A selector for the slot 'fields'.
   """
-  fields_lib.check(reward, tuple(REWARDS), 'Reward of NIS')
+  fields_lib.check(reward, tuple(rewards.REWARDS), 'Reward of NIS')
   fields_lib.check(baseline, BASELINES, 'Baseline of NIS')
   for name, value, holds, expected in (
     ('budget', budget, budget > 0, 'more than 0 entries'),
@@ -345,6 +344,6 @@ def nis(
     schedule=schedule,
     record=record,
     samples=samples,
-    reward=REWARDS[reward],
+    reward=rewards.REWARDS[reward],
     aux_loss=aux_loss,
   )

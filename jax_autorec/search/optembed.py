@@ -138,18 +138,28 @@ def optembed(
       own = np.minimum(rows * dims, counts * dims + rows)
       return float(np.where(counts > 0, own, 0).sum())
 
+    def is_whole(dims):
+      """Fields that keep all rows, since a permutation would not pay."""
+      return (counts > 0) & (counts * dims + rows >= rows * dims)
+
     def close(dims):
-      pays = counts * dims + rows < rows * dims
-      whole = ~pays & (counts > 0)
-      final = [np.ones_like(k) if w else k for k, w in zip(kept, whole)]
+      final = [
+        np.ones_like(own) if whole else own
+        for own, whole in zip(kept, is_whole(dims))
+      ]
       return field_spaces.with_row_mask(space, final, dims)
 
     widest = np.full(len(kept), space.dim)
     fixed = close(widest).ep_total - size(widest)
 
     def score(dims):
-      length = np.array([dims], np.int32)
-      auc = context.evaluate({'threshold': threshold, 'length': length})['auc']
+      # No norm is below 0: what is scored is what would be kept.
+      own = np.where(is_whole(np.array(dims)), -1, threshold)
+      choice = {
+        'threshold': own.astype(np.float32),
+        'length': np.array([dims], np.int32),
+      }
+      auc = context.evaluate(choice)['auc']
       return auc - price * size(dims) / float(rows.sum() * space.dim)
 
     def fits(dims):

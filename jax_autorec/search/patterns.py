@@ -15,7 +15,7 @@ import dataclasses
 import numpy as np
 
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, sizes
+from jax_autorec import errors, field_spaces, sizes
 from jax_autorec.types import Array
 
 _BLOCK_ENTRIES = 2**22
@@ -129,7 +129,8 @@ def is_reached(
   if max_params is None:
     return int(counts.sum()) <= _share(space, density)
   index = _index_entries(space)[np.asarray(counts) > 0].sum()
-  return space.first_order_params + index + counts.sum() <= max_params
+  others = field_spaces.without_vectors(space).ep_total
+  return others + index + counts.sum() <= max_params
 
 
 def _share(space, density):
@@ -183,19 +184,24 @@ def keep_largest(
   if max_params is None:
     bits = largest(scores, _share(space, density))
     return with_bits(space, np.concatenate(bits), initial)
-  opened = _opened(space, scores, max_params)
+  # What is not chosen of: first-order weights, and all that numbers need.
+  left = max_params - field_spaces.without_vectors(space).ep_total
+  opened = _opened(space, scores, left)
   index = _index_entries(space)[opened].sum()
 
   def allowed():
     for fields, block in by_field(space, scores()):
       yield np.where(opened[fields][:, None], block, np.float32(-np.inf))
 
-  count = int(max_params - space.first_order_params - index)
+  count = int(left - index)
   return with_bits(space, np.concatenate(largest(allowed, count)), initial)
 
 
-def _opened(space, scores, max_params):
-  """Which fields a budget holds the index of, at their first entry: [F]."""
+def _opened(space, scores, left):
+  """Which fields a budget holds the index of, at their first entry: [F].
+
+  `left` of it are for entries and indices.
+  """
   index = _index_entries(space)
   count = len(index)
 
@@ -223,9 +229,7 @@ def _opened(space, scores, max_params):
       break
     rank = np.searchsorted(ordered, first[field])
     taken = before[opened, rank + 1 :].sum() + index[opened].sum()
-    opened[field] = (
-      space.first_order_params + taken + index[field] + 1 <= max_params
-    )
+    opened[field] = taken + index[field] + 1 <= left
   return opened
 
 

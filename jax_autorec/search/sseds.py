@@ -65,7 +65,10 @@ def sseds(share: float = 0.1, max_params: float | None = None) -> base.Selector:
     if max_params is not None:
       size, budget = lambda found: found.ep_total, max_params
     else:
-      size, budget = _vectors, share * _vectors(space)
+      # First-order weights and buckets of numbers have no columns to choose.
+      others = field_spaces.without_vectors(space).embedding_params
+      size = lambda found: found.embedding_params - others
+      budget = share * size(space)
     return keep_columns(space, saliency, size, budget)
 
   def check(space):
@@ -111,10 +114,6 @@ def mean_saliency(
       'are selected.'
     )
   return total / total.sum()
-
-
-def _vectors(architecture: arch_lib.Architecture) -> int:
-  return architecture.embedding_params - architecture.first_order_params
 
 
 def keep_columns(

@@ -166,17 +166,21 @@ def _check(slot: str, selector: base.Selector) -> None:
 
 
 def _inner(
-  unrolled: Mapping[str, base.Selector],
+  selectors: Mapping[str, base.Selector],
 ) -> float | unroll.Implicit | None:
   """The one answer of the weights that gradients are taken through."""
-  answers = sorted({s.inner for s in unrolled.values()}, key=str)
-  many = [slot for slot, s in unrolled.items() if s.samples > 1]
+  answers = {s.inner for s in selectors.values()} - {None}
+  if not answers:
+    return None
+  # All are drawn once, in the one pass that is differentiated twice.
+  many = [slot for slot, s in selectors.items() if s.samples > 1]
   if len(answers) > 1 or many:
     raise errors.ConfigError(
-      f'Selectors of second order have inner rates {answers}, and more than '
-      f'one sample in {many}; expected one rate, one sample.'
+      f'Selectors of second order have inner rates {sorted(answers, key=str)}, '
+      f'and {many} have more than one sample; where one is of second order, '
+      'expected one rate, and one sample of all.'
     )
-  return answers[0] if answers else None
+  return answers.pop()
 
 
 def sample_all(selectors, arch, memory, batch, phase, step, key):
@@ -197,7 +201,9 @@ def surrogate(
   """[B]: its gradient is that of the expected loss plus cost.
 
   Differentiable draws take the plain gradient, policies the score function's
-  (REINFORCE with a baseline), and both may act in one model.
+  (REINFORCE with a baseline), and both may act in one model. The price of
+  another slot does not depend on a policy's draw, so it has no part in its
+  score, which it would only make noisier.
 
   Args:
     losses: [B].
@@ -205,13 +211,12 @@ def surrogate(
     rewards: slot -> [], what the policy of that slot is to raise in place of
       lowering the losses.
   """
-  cost = sum(draw.cost for draw in draws.values())
-  value = losses + cost
+  value = losses + sum(draw.cost for draw in draws.values())
   score = 0.0
   for slot, draw in draws.items():
-    own = value
+    own = draw.cost + losses
     if rewards and slot in rewards:
-      own = cost - rewards[slot]
+      own = draw.cost - rewards[slot]
     score += lax.stop_gradient(own - draw.baseline) * draw.log_prob
   return value + score
 
@@ -265,7 +270,7 @@ def make_step(
       'batches; expected all alike.'
     )
   unrolled = {k: s for k, s in levels['valid'].items() if s.inner is not None}
-  inner = _inner(unrolled)
+  inner = _inner(levels['valid'])
   always = all(s.schedule == base.EVERY_STEP for s in levels['valid'].values())
   gather = functools.partial(lax.all_gather, axis_name=axis_name, tiled=True)
 
@@ -405,6 +410,11 @@ def make_step(
     # copied.
     def update(written):
       new = valid_phase(state.replace(**written), batch, key, passed, joined)
+      if new.train is not state.train:
+        raise errors.ConfigError(
+          'A selector changes weights beside one that is not updated in every '
+          'step; expected the schedule EVERY_STEP of all.'
+        )
       return {name: getattr(new, name) for name in written}
 
     names = ('arch', 'memory', 'arch_optimizer')
@@ -563,9 +573,14 @@ def recorded(
   values: dict[str, Any] = {}
   for slot in sorted(selectors):
     own = selectors[slot].record(arch[slot], memory[slot])
-    # Levels of several selectors stand side by side.
-    levels = values.get('levels', {}) | own.get('levels', {})
-    values |= own | ({'levels': levels} if levels else {})
+    # What several selectors record stands side by side.
+    levels = values.get('levels', {}) | own.pop('levels', {})
+    values |= {
+      f'{key} of {slot}' if key in values else key: value
+      for key, value in own.items()
+    }
+    if levels:
+      values['levels'] = levels
   return values
 
 

@@ -50,13 +50,16 @@ class Implicit(NamedTuple):
 
   Attributes:
     solver: 'cg', conjugate gradients, which want H + damping to be positive
-      definite; or 'neumann', the sum over k < `iterations` of
-      rate (1 - rate (H + damping))^k, which wants rate times its largest
-      eigenvalue to be below 2, and is one unrolled step at `iterations` of 1.
+      definite, and end where it is not; or 'neumann', the sum over
+      k < `iterations` of rate (1 - rate (H + damping))^k, which wants rate
+      times its largest eigenvalue to be below 2 and its least above 0, or it
+      grows with the iterations; it is one unrolled step at `iterations` of 1.
     iterations: at most; conjugate gradients end at a residual of 1e-5 of the
       first.
-    damping: added to the diagonal of H.
-    rate: of the Neumann series.
+    damping: added to the diagonal of H, whose least eigenvalue is below 0 far
+      from a minimum (-56 for a small FM after a few steps).
+    rate: of the Neumann series; and of the one step that conjugate gradients
+      fall back to where the first direction has no positive curvature.
   """
 
   solver: str = 'cg'
@@ -164,11 +167,45 @@ def _neumann(product, vector, inner):
   return jax.tree.map(lambda x: inner.rate * x, total)
 
 
+def _dot(one, other):
+  return sum(map(jnp.vdot, jax.tree.leaves(one), jax.tree.leaves(other)))
+
+
 def _conjugate(product, vector, inner):
-  solution, _ = jax.scipy.sparse.linalg.cg(
-    product, vector, tol=1e-5, maxiter=inner.iterations
+  """Conjugate gradients from zero, as far as the matrix is positive.
+
+  At a direction of no positive curvature the quadratic has no minimum: what
+  was reached is the answer (Steihaug, 1983), at first the direction itself, as
+  of one unrolled step.
+  """
+  move = lambda start, step, way: jax.tree.map(
+    lambda s, w: s + step * w, start, way
   )
-  return solution
+  square = _dot(vector, vector)
+
+  def goes_on(carry):
+    k, _, _, _, left, is_positive = carry
+    return (k < inner.iterations) & (left > 1e-10 * square) & is_positive
+
+  def body(carry):
+    k, solution, residual, way, left, _ = carry
+    image = product(way)
+    curvature = _dot(way, image)
+    is_positive = curvature > 0
+    step = jnp.where(
+      is_positive,
+      left / jnp.where(is_positive, curvature, 1),
+      jnp.where(k == 0, inner.rate, 0.0),
+    )
+    solution = move(solution, step, way)
+    residual = move(residual, -step, image)
+    now = _dot(residual, residual)
+    way = move(residual, now / jnp.where(left > 0, left, 1), way)
+    return k + 1, solution, residual, way, now, is_positive
+
+  zeros = jax.tree.map(jnp.zeros_like, vector)
+  start = (0, zeros, vector, vector, square, square > 0)
+  return lax.while_loop(goes_on, body, start)[1]
 
 
 SOLVERS = {'cg': _conjugate, 'neumann': _neumann}

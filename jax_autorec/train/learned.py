@@ -22,7 +22,7 @@ def numbers(
   """Similarities of the vectors of a field's values, and their soft buckets.
 
   Args:
-    model: trained.
+    model: trained; of several vectors of a field those of the first view.
     train: its train split, of which quantiles are told.
     num_points: values per field, evenly from one end of the middle 99 % of the
       train rows to the other.
@@ -33,11 +33,14 @@ def numbers(
     'quantiles', 19 of the train values; and, of AutoDis, 'weights' [G][H].
   """
   architecture = model.architecture
-  if 'main' not in architecture.views:
-    return {}
-  read = architecture.views['main'].of(architecture.fields)
-  plans = [plan for plan in read if plan.kind == 'numeric']
-  if not plans:
+  for view in architecture.views.values():
+    if view.kind != 'vectors':
+      continue
+    read = view.of(architecture.fields)
+    plans = [plan for plan in read if plan.kind == 'numeric']
+    if plans:
+      break
+  else:
     return {}
   places = [architecture.numeric.index(plan) for plan in plans]
   grid = np.zeros((num_points, len(architecture.numeric)), np.float32)
@@ -52,7 +55,7 @@ def numbers(
     grid[:, place] = np.linspace(low, high, num_points)
     shares = np.arange(1, _QUANTILES) / _QUANTILES
     quantiles[place] = np.quantile(values, shares)
-  vectors, weights = _apply(model, grid)
+  vectors, weights = _apply(model, view, grid)
   result = {}
   for plan, place in zip(plans, places):
     own = vectors[:, read.index(plan)]
@@ -73,7 +76,7 @@ def _rounded(values, digits):
   return np.round(np.asarray(values, np.float64), digits).tolist()
 
 
-def _apply(model, grid):
+def _apply(model, view, grid):
   """Vectors float64 [G, F, D] and soft weights by field, of a grid [G, N]."""
   architecture = model.architecture
   params = model.params.get(model_lib.EMBEDDINGS, {})
@@ -90,9 +93,7 @@ def _apply(model, grid):
     batch,
   )
   weights = {}
-  for group in embeddings.numeric_groups(
-    architecture, architecture.views['main']
-  ):
+  for group in embeddings.numeric_groups(architecture, view):
     if isinstance(group.kind, numeric.AutoDis):
       module = embeddings.soft_buckets(architecture, group)
       found = module.apply(
@@ -102,4 +103,4 @@ def _apply(model, grid):
       )
       for i, place in enumerate(group.places):
         weights[architecture.numeric[place].name] = np.asarray(found[:, i])
-  return np.asarray(views['main'], np.float64), weights
+  return np.asarray(views[view.name], np.float64), weights

@@ -8,6 +8,7 @@ import jax
 import optax
 
 from jax_autorec import architecture as arch_lib
+from jax_autorec import choices as choices_lib
 from jax_autorec import errors
 from jax_autorec.nn import embeddings, lookups
 from jax_autorec.nn import model as model_lib
@@ -168,6 +169,12 @@ def make_optimizer(
   # Decay would draw the factors of a product away from 1, and every vector to
   # 0 with them.
   l2 |= {table.name: 0.0 for table in architecture.tables if table.mean}
+  # What is open about single rows is no weight.
+  l2 |= {
+    table.name: 0.0
+    for table in architecture.tables
+    if table.name == choices_lib.ROW_CHOICE
+  }
   if settings.table_optimizer == 'dense_adam':
     tables = tables_lib.dense(optax.adam(rate), spaces, l2)
   else:

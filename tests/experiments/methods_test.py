@@ -148,9 +148,11 @@ class JointTest(parameterized.TestCase):
     self.assertEqual(space.choice.dims, task.search['autodim']['dims'])
 
   @parameterized.parameters(
-    (('autofis',), {}, 'two or more'),
-    (('autofis', 'autofis'), {}, 'two or more'),
-    (('autofis', 'mde'), {}, 'two or more of autodim, nis'),
+    ((), {}, 'one or more'),
+    (('autofis', 'autofis'), {}, 'one or more'),
+    (('autofis', 'mde'), {}, 'one or more of autodim, nis'),
+    # Groups have vectors of their own, whose widths cannot be opened.
+    (('autogroup', 'autodim'), {'order': 'in_turn'}, "the view 'main' alone"),
     (('autofis', 'autogroup'), {}, "autofis and autogroup.*'interactions'"),
     (('nis', 'autodim'), {'order': 'in_turn'}, "nis and autodim.*'fields'"),
     (('autofis', 'autodim'), {'order': 'both'}, "'both'; expected one of"),
@@ -192,7 +194,7 @@ class EngineTest(parameterized.TestCase):
     config.search.engine.iterations = 3
     for name in (None, 'reinforce'):
       config.search.engine.name = name
-      with self.assertRaisesRegex(errors.ConfigError, "name='darts'.*not"):
+      with self.assertRaisesRegex(errors.ConfigError, 'not read with'):
         methods.METHODS['autofis'].selectors(_task(config))
     config.search.engine.name = 'darts'
     (selector,) = methods.METHODS['autofis'].selectors(_task(config)).values()
@@ -385,9 +387,11 @@ class NumericTest(parameterized.TestCase):
       settings_lib.resolve(config)
 
   def test_autodis_needs_numbers(self):
-    task = _task(autodis.get_config('planted'))
-    with self.assertRaisesRegex(errors.ConfigError, 'no numeric field'):
-      methods.METHODS['autodis'].space(task)
+    for module in (autodis, autodim):
+      config = module.get_config('planted')
+      config.numeric.kind = 'autodis'
+      with self.assertRaisesRegex(errors.ConfigError, 'no numeric field'):
+        _task(config)
 
   @parameterized.parameters(None, 'planted', 'planted,tiny', ',tiny')
   def test_planted_has_numbers_there(self, argument):

@@ -247,6 +247,13 @@ class ChangesTest(absltest.TestCase):
     self.assertEqual(settings_lib.changes(old, old | {'new': None}), '')
     new = {'a': {'b': 2, 'c': [1, 2]}, 'd': 'x'}
     self.assertEqual(settings_lib.changes(old, new), 'a.b is 1, now 2')
+    # What a config offers since, unless it is set.
+    later = old | {'new': 7}
+    self.assertEqual(settings_lib.changes(old, later, fresh=later), '')
+    self.assertEqual(
+      settings_lib.changes(old, old | {'new': 8}, fresh=later),
+      'new is None, now 8',
+    )
     many = settings_lib.changes({}, {str(i): i for i in range(9)})
     self.assertIn('4 more', many)
 

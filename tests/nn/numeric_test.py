@@ -67,17 +67,21 @@ def _oracle(module, params, values, missing):
   weights = np.zeros((_ROWS, _FIELDS, plan.buckets))
   for j in range(_FIELDS):
     if plan.form == 'B':
-      mix = p['mix'][j]
+      eye = np.eye(plan.buckets)
+      mix = p['mix'][j] + (0.8 if plan.skip is None else plan.skip) * eye
       if plan.use_bias:
-        mix = np.asarray(
-          module.apply({'params': params}, method=module.square_map)
-        )[j].astype(np.float64)
+        # In units of what would move a score by 1 / H of the temperature.
+        quantiles = np.asarray(module.quantiles, np.float64)
+        lines = numeric_nn.Lines(quantiles, plan.temperature)
+        reach = np.abs(lines.slopes[j]) * np.ptp(quantiles[j])
+        reach = np.maximum(reach, plan.temperature) * plan.buckets
+        mix = eye + p['mix'][j] * (plan.temperature / reach)[None]
     for row in range(_ROWS):
       x = 0.0 if missing[row, j] else float(values[row, j])
       s = p['weight'][j] * x + bias[j]
       if plan.form == 'B':
         h = _leaky(s)
-        s = mix @ h + plan.skip * h + mix_bias[j]
+        s = mix @ h + mix_bias[j]
       tau = plan.temperature
       if plan.adaptive:
         inputs = np.append(np.float64(module.statistics[j]), x)
@@ -171,7 +175,7 @@ class AutoDisTest(parameterized.TestCase):
     self.assertFalse((leaders == leaders[:1]).all())
 
   @parameterized.parameters(
-    dict(form='A'), dict(form='B'), dict(form='B', skip=0.0, temperature=1e-3)
+    dict(form='A'), dict(form='B'), dict(form='B', temperature=1e-3)
   )
   def test_buckets_start_between_quantiles(self, **options):
     module = _module(buckets=8, **options)
@@ -236,7 +240,7 @@ class AutoDisTest(parameterized.TestCase):
     dict(form='A'),
     dict(form='B', use_bias=False),
     dict(form='B'),
-    dict(form='B', adaptive=True, hidden=6),
+    dict(form='B', adaptive=True, temperature_hidden=6),
   )
   def test_parameters_are_counted(self, **options):
     module = _module(**options)

@@ -257,14 +257,21 @@ class DeriveTest(parameterized.TestCase):
     closed = dataclasses.replace(pairs, terms=pairs.terms[2:3], gates='weights')
     self.assertEqual(derived.interactions, (closed, triples))
 
-  def test_nothing_left_is_an_error_that_says_what_to_try(self):
-    space = spaces.fm(_schema(), dim=4, pairs='open')
+  def test_nothing_left_is_the_model_without_products(self):
+    """LR for FM, LR and an MLP for DeepFM; and what to try is said."""
     gates = {'pairs': {'gate': np.zeros(6, np.float32)}}
-    with self.assertRaisesRegex(
-      errors.ConfigError, 'closed all 6 gates: lower'
+    selector = search.autofis(optim.grda(1.0, 0.1, 0.8))
+    for space, plain in (
+      (spaces.fm(_schema(), dim=1, pairs='open'), spaces.lr(_schema())),
+      (
+        spaces.deepfm(_schema(), dim=4, pairs='open', hidden=(3,)),
+        spaces.wide_deep(_schema(), dim=4, hidden=(3,)),
+      ),
     ):
-      selector = search.autofis(optim.grda(1.0, 0.1, 0.8))
-      selector.derive(gates, (), base.Context(space, None))
+      with self.assertLogs(level='WARNING') as logs:
+        found = selector.derive(gates, (), base.Context(space, None))
+      self.assertEqual(found, plain)
+      self.assertIn('closed all 6 gates', logs.output[0])
 
 
 if __name__ == '__main__':

@@ -126,9 +126,8 @@ def _joint(schema):
 
 
 def _hidden(space):
-  candidates = space.head.candidates
   return search.engines.darts(
-    search.engines.hidden(candidates), optax.adam(0.1), price=0.1
+    search.engines.hidden(space), optax.adam(0.1), price=0.1
   )
 
 
@@ -239,7 +238,7 @@ _METHODS = {
     _open_dims('fm'),
     lambda space: {
       'fields': search.engines.darts(
-        search.engines.widths(space.choice.dims),
+        search.engines.widths(space),
         optax.adam(0.1),
         implicit=search.engines.Implicit('cg', 2),
         period=2,

@@ -144,15 +144,24 @@ class ControlsTest(parameterized.TestCase):
     self.assertEqual(drawn[0], drawn[1])
     self.assertNotEqual(drawn[0], drawn[2])
 
-  def test_random_hidden_widths_have_the_units_found(self):
+  def test_random_hidden_widths_have_the_weights_found(self):
     plain = spaces.deepfm(_SCHEMA, dim=4, hidden=(64, 64, 64))
     space = head_spaces.open_hidden(plain, (0.25, 0.5, 0.75))
     found = head_spaces.with_hidden(space, (16, 64, 48))
     drawn = [controls.random_hidden(space, found, seed) for seed in range(9)]
+    # Six fields of width 4 go in.
+    weights = lambda a, b, c: 24 * a + a * b + b * c + c
     for one in drawn:
-      self.assertEqual(sum(one.head.hidden), 128)
-    self.assertGreater(len({one.head.hidden for one in drawn}), 3)
+      self.assertNotEqual(one, found)
+      ratio = weights(*one.head.hidden) / weights(16, 64, 48)
+      self.assertBetween(ratio, 0.9, 1.1)
+    self.assertGreater(len({one.head.hidden for one in drawn}), 2)
     self.assertEqual(controls.random_hidden(space, found, 0), drawn[0])
+    # All at the widest: nothing else is as large, and the nearest is taken.
+    widest = head_spaces.with_hidden(space, (64, 64, 64))
+    self.assertEqual(
+      controls.random_hidden(space, widest, 0).head.hidden, (64, 64, 48)
+    )
 
   def test_random_rows_have_the_size_found(self):
     space = field_spaces.open_row_mask(spaces.fm(_LARGE, dim=16))

@@ -1,5 +1,6 @@
 """The engines on a toy that can be enumerated, and on other methods' spaces."""
 
+import dataclasses
 import itertools
 
 from absl.testing import absltest, parameterized
@@ -13,7 +14,6 @@ from jax_autorec import (
   field_spaces,
   group_spaces,
   head_spaces,
-  optim,
   pipeline,
   spaces,
 )
@@ -26,6 +26,15 @@ from jax_autorec.train import state as state_lib
 
 _LOGITS = np.array([[0.3, -0.5], [1.0, 0.2]])
 _LOSSES = np.array([[0.7, 0.1], [0.4, 0.9]])
+
+
+def _schema():
+  return schema_lib.Schema(
+    tuple(
+      schema_lib.Field(name, vocab_size=size)
+      for name, size in zip('abcd', (9, 20, 30, 5))
+    )
+  )
 
 
 class GradientTest(parameterized.TestCase):
@@ -90,6 +99,60 @@ class GradientTest(parameterized.TestCase):
     np.testing.assert_array_equal(engines.likeliest(arch), [0, 1])
 
 
+class BaselineTest(parameterized.TestCase):
+  def test_it_is_the_mean_of_earlier_costs(self):
+    """Debiased; the first update has none and moves nothing."""
+    decisions = engines.Decisions(
+      lambda choice: choice.shape, lambda w: w, None, lambda w: 0.25
+    )
+    selector = engines.reinforce(
+      decisions, optax.sgd(1.0), decay=0.8, price=2.0, samples=1
+    )
+    arch, memory = selector.init(jnp.zeros((2, 2)), None, None)
+    key = jax.random.key(0)
+    first = selector.sample(arch, memory, None, 'arch', 0, key)
+    self.assertEqual(float(first.log_prob), 0)
+    self.assertAlmostEqual(float(first.cost), 0.5)
+    weighted, total = 0.0, 0.0
+    for reward in (-0.7, -0.2, -0.9):
+      seen = base.Seen(first, None, jnp.array([reward]), None)
+      memory, _ = selector.observe(memory, None, seen)
+      weighted = 0.8 * weighted + 0.2 * (0.5 - reward)
+      total = 0.8 * total + 0.2
+      one = selector.sample(arch, memory, None, 'arch', 0, key)
+      self.assertAlmostEqual(float(one.baseline), weighted / total, places=5)
+      self.assertAlmostEqual(float(one.log_prob), 2 * np.log(0.5), places=5)
+
+  def test_entropy_is_a_bonus_in_nats(self):
+    decisions = engines.Decisions(
+      lambda choice: choice.shape, lambda w: w, None, lambda w: 0.0
+    )
+    selector = engines.reinforce(
+      decisions, optax.sgd(1.0), entropy_weight=0.3, samples=1
+    )
+    logits = jnp.asarray(_LOGITS, jnp.float32)
+    p = np.exp(_LOGITS) / np.exp(_LOGITS).sum(1, keepdims=True)
+    expected = 0.3 * (p * np.log(p)).sum()
+    got = selector.aux_loss(logits, None, None)
+    self.assertAlmostEqual(float(got), expected, places=5)
+    # Its gradient leads away from the corner.
+    grads = jax.grad(selector.aux_loss)(logits, None, None)
+    self.assertGreater(float(grads[1, 0]), 0)
+
+  def test_a_lower_temperature_is_nearer_to_one_option(self):
+    decisions = engines.Decisions(
+      lambda choice: choice.shape, lambda w: w, None, lambda w: 0.0
+    )
+    for temperature in (1.0, 0.2):
+      selector = engines.darts(
+        decisions, optax.sgd(1.0), temperature=temperature
+      )
+      logits = jnp.asarray(_LOGITS, jnp.float32)
+      got = selector.sample(logits, (), None, 'weights', 0, None).choice
+      expected = jax.nn.softmax(logits / temperature)
+      np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 class SlotTest(parameterized.TestCase):
   @parameterized.parameters(
     ('reinforce', dict(price=0.05, entropy_weight=1e-3)),
@@ -124,7 +187,7 @@ class SlotTest(parameterized.TestCase):
     data = planted.generate(num_rows=2000, num_fields=4, num_pairs=2)
     space = field_spaces.open_dims(spaces.fm(data.schema, dim=4), (1, 2, 4))
     selector = engines.engine(
-      'darts', engines.widths((1, 2, 4)), optax.adam(0.1), **inner
+      'darts', engines.widths(space), optax.adam(0.1), **inner
     )
     settings = settings_lib.Settings(batch_size=200, table_std=0.1)
     found = pipeline.run_search(
@@ -168,13 +231,8 @@ class SlotTest(parameterized.TestCase):
     return jax.device_get(mixed), float(decisions.size(weights))
 
   def _plain(self, **options):
-    fields = tuple(
-      schema_lib.Field(name, vocab_size=size)
-      for name, size in zip('abcd', (9, 20, 30, 5))
-    )
-    schema = schema_lib.Schema(fields)
     name = 'deepfm' if options else 'fm'
-    return spaces.build(name, schema, dim=4, **options)
+    return spaces.build(name, _schema(), dim=4, **options)
 
   def test_buckets(self):
     counts = {
@@ -184,7 +242,7 @@ class SlotTest(parameterized.TestCase):
     space = field_spaces.open_buckets(self._plain(), (1, 2, 4), counts)
     lengths = [len(own) for own in space.choice.starts]
     self.assertEqual(lengths, [3, 5, 5, 2])
-    decisions = engines.buckets(space.choice)
+    decisions = engines.buckets(space)
     options = np.arange(20).reshape(4, 5) % 3
     _, size = self._hard(space, 'fields', decisions, options)
     dims = [
@@ -194,8 +252,8 @@ class SlotTest(parameterized.TestCase):
     self.assertEqual(
       decisions.derive(options, space), field_spaces.with_buckets(space, dims)
     )
-    # Of the buckets that there are.
-    self.assertAlmostEqual(size, np.mean(sum(dims, [])) / 4, places=6)
+    found = decisions.derive(options, space)
+    self.assertAlmostEqual(size, found.vector_params / (64 * 4), places=6)
 
   def test_members(self):
     space = group_spaces.open_groups(self._plain(), (0, 3, 1))
@@ -214,35 +272,103 @@ class SlotTest(parameterized.TestCase):
     # A group of one says nothing.
     self.assertEqual(groups['groups_2'], (('a', 'b'), ('b', 'd')))
 
-  def test_blocks(self):
-    open_blocks = lambda mode: field_spaces.open_blocks(
-      self._plain(), (0.3, 0.7), (1, 3), mode=mode, combine='concatenate'
+  def _blocks(self, mode, **options):
+    """Fields of one, two and three blocks of rows, of two of columns."""
+    opened = field_spaces.open_blocks(
+      self._plain(), (0.2, 0.3, 0.5), (1, 3), mode=mode, **options
     )
-    space = open_blocks('single')
-    decisions, rows = engines.blocks(space.choice), space.choice.rows
-    # Nothing; all of the first column; the first rows of all columns; all.
-    options = np.array([0, 2, 3, 4])
+    rows = ((9,), (4, 20), (6, 15, 30), (1, 2, 5))
+    choice = dataclasses.replace(opened.choice, rows=rows)
+    return dataclasses.replace(opened, choice=choice)
+
+  @parameterized.parameters('project', 'concatenate')
+  def test_blocks_of_single_sizes(self, combine):
+    space = self._blocks('single', combine=combine)
+    decisions = engines.blocks(space)
+    # All of the first column; nothing; two parts of all columns; all of all.
+    options = np.array([[1], [0], [5], [6]])
     read, size = self._hard(space, 'fields', decisions, options)
-    expected = [[0, 0], [20, 0], [rows[2][0]] * 2, [5, 5]]
+    expected = [[9, 0], [0, 0], [15, 15], [5, 5]]
     self.assertEqual(read['kept'].tolist(), expected)
     found = decisions.derive(options, space)
     self.assertEqual(found, field_spaces.with_blocks(space, expected))
-    self.assertAlmostEqual(
-      size, found.vector_params / space.choice.all_entries, places=6
-    )
+    entries = found.vector_params + found.projection_params
+    self.assertAlmostEqual(size, entries / space.choice.all_entries, places=6)
     with self.assertRaisesRegex(errors.ConfigError, "'reinforce'"):
       engines.darts(decisions, optax.sgd(1.0))
-    with self.assertRaisesRegex(errors.ConfigError, "'multi'"):
-      engines.blocks(open_blocks('multi').choice)
     with self.assertRaisesRegex(errors.ConfigError, 'no field any row'):
-      decisions.derive(np.zeros(4, int), space)
+      decisions.derive(np.zeros((4, 1), int), space)
+
+  def test_blocks_of_several_sizes(self):
+    space = self._blocks('multi')
+    decisions = engines.blocks(space)
+    options = np.array([[1, 0], [0, 2], [3, 1], [2, 2]])
+    read, size = self._hard(space, 'fields', decisions, options)
+    expected = [[9, 0], [0, 20], [30, 6], [2, 2]]
+    self.assertEqual(read['kept'].tolist(), expected)
+    found = decisions.derive(options, space)
+    self.assertEqual(found, field_spaces.with_blocks(space, expected))
+    entries = found.vector_params + found.projection_params
+    self.assertAlmostEqual(size, entries / space.choice.all_entries, places=6)
+    with self.assertRaisesRegex(errors.ConfigError, 'prefix to False'):
+      engines.blocks(self._blocks('multi', prefix=True))
+
+  def test_blocks_that_a_field_lacks_are_no_option(self):
+    """Else a field of few values would have more ways to keep them all."""
+    decisions = engines.blocks(self._blocks('single'))
+    selector = engines.reinforce(decisions, optax.adam(0.1))
+    choice = {'kept': np.zeros((4, 2), np.int32)}
+    logits, memory = selector.init(choice, None, None)
+    for chances, count in zip(jax.nn.softmax(logits)[:, 0], (3, 5, 7, 7)):
+      self.assertEqual(int((chances > 0).sum()), count)
+      np.testing.assert_allclose(chances.max(), 1 / count, rtol=1e-5)
+
+    # They stay none: neither draws nor their gradients know them.
+    def loss(logits):
+      one = selector.sample(logits, memory, None, 'arch', 0, jax.random.key(0))
+      entropy = engines.entropy(logits)
+      return (
+        engines.log_prob(logits, engines.draw(logits, jax.random.key(1)))
+        + entropy
+        + one.cost
+      )
+
+    grads = np.asarray(jax.grad(loss)(logits))
+    self.assertTrue(np.isfinite(grads).all())
+    np.testing.assert_array_equal(grads[np.asarray(logits) < 0], 0)
+
+  def test_columns(self):
+    space = field_spaces.open_columns(self._plain())
+    decisions = engines.columns(space)
+    options = np.array([[1, 1, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0]])
+    read, size = self._hard(space, 'fields', decisions, options)
+    np.testing.assert_array_equal(read['mask'], options)
+    found = decisions.derive(options, space)
+    self.assertEqual(found, field_spaces.with_dims(space, [4, 0, 2, 1]))
+    self.assertAlmostEqual(size, found.vector_params / (64 * 4), places=6)
+    with self.assertRaisesRegex(errors.ConfigError, 'all columns off'):
+      decisions.derive(0 * options, space)
+    with self.assertRaisesRegex(errors.ConfigError, 'one group of each'):
+      engines.columns(field_spaces.open_columns(self._plain(), 3))
+
+  def test_widths(self):
+    space = field_spaces.open_dims(self._plain(), (1, 2, 4))
+    decisions = engines.widths(space)
+    options = np.array([0, 1, 2, 2])
+    _, size = self._hard(space, 'fields', decisions, options)
+    found = decisions.derive(options, space)
+    self.assertEqual(found, field_spaces.with_dims(space, [1, 2, 4, 4]))
+    largest = field_spaces.with_dims(space, [4] * 4)
+    self.assertAlmostEqual(
+      size, found.vectors_total / largest.vectors_total, places=6
+    )
 
   def test_hidden_layers(self):
     space = head_spaces.open_hidden(self._plain(hidden=(16, 8)), (0.25, 0.5))
-    decisions = engines.hidden(space.head.candidates)
+    decisions = engines.hidden(space)
     options = {'hidden_0': np.array(1), 'hidden_1': np.array(0)}
     _, size = self._hard(space, 'mlp', decisions, options)
-    self.assertAlmostEqual(size, (8 / 16 + 2 / 8) / 2)
+    self.assertAlmostEqual(size, (8 + 2) / (16 + 8))
     found = decisions.derive(options, space)
     self.assertEqual(found, self._plain(hidden=(8, 2)))
     half = {'hidden_0': np.full(3, 1 / 3), 'hidden_1': np.array([0, 0, 1.0])}
@@ -254,7 +380,7 @@ class SlotTest(parameterized.TestCase):
     data = planted.generate(num_rows=2000, num_fields=4, num_pairs=2)
     plain = spaces.deepfm(data.schema, dim=4, hidden=(16, 8))
     space = head_spaces.open_hidden(plain, (0.25, 0.5))
-    decisions = engines.hidden(space.head.candidates)
+    decisions = engines.hidden(space)
     selector = engines.darts(decisions, optax.adam(0.2), price=5.0)
     found = pipeline.run_search(
       space,
@@ -265,13 +391,16 @@ class SlotTest(parameterized.TestCase):
     )
     self.assertEqual(pipeline.derive(found).head.hidden, (4, 2))
 
-  def test_all_off_and_wrong_options_are_refused(self):
-    data = planted.generate(num_rows=100, num_fields=4, num_pairs=2)
-    space = spaces.fm(data.schema, pairs='open')
-    selector = engines.darts(engines.gates(), optim.grda(1.0, 0.1, 0.8))
+  def test_all_products_off(self):
+    """The model without them is what is left, and it is said."""
+    space = spaces.deepfm(_schema(), pairs='open', hidden=(3,))
+    selector = engines.darts(engines.gates(), optax.sgd(1.0))
     off = {'pairs': np.array([[1.0, 0.0]] * 6)}
-    with self.assertRaisesRegex(errors.ConfigError, 'all products off'):
-      selector.derive(off, (), base.Context(space, None))
+    with self.assertLogs(level='WARNING'):
+      found = selector.derive(off, (), base.Context(space, None))
+    self.assertEqual(found, spaces.wide_deep(_schema(), hidden=(3,)))
+
+  def test_wrong_options_are_refused(self):
     for options, message in (
       (dict(price=-1.0), 'price'),
       (dict(decay=1.0), 'decay'),
@@ -279,6 +408,8 @@ class SlotTest(parameterized.TestCase):
     ):
       with self.assertRaisesRegex(errors.ConfigError, message):
         engines.reinforce(engines.gates(), optax.sgd(1.0), **options)
+    with self.assertRaisesRegex(errors.ConfigError, 'temperature'):
+      engines.darts(engines.gates(), optax.sgd(1.0), temperature=0.0)
     with self.assertRaisesRegex(errors.ConfigError, 'inner_rate'):
       engines.darts(engines.gates(), optax.sgd(1.0), inner_rate=0.0)
     with self.assertRaisesRegex(errors.ConfigError, "'bandit'"):

@@ -247,6 +247,44 @@ class LevelsTest(parameterized.TestCase):
 
 
 class PolicyTest(absltest.TestCase):
+  def test_what_other_slots_cost_has_no_part_in_a_score(self):
+    """The mean gradient is the expected loss's; other prices do not spread it.
+
+    Two policies whose draws interact, each with a price of its own.
+    """
+    losses = jnp.array([[0.2, 0.9], [0.5, 0.1]])
+    prices = jnp.array([0.0, 0.3]), jnp.array([0.7, 0.1])
+    logits = jnp.array([[0.4, -0.2], [0.1, 0.6]])
+
+    def expected(logits):
+      p, q = jax.nn.softmax(logits)
+      return p @ losses @ q + p @ prices[0] + q @ prices[1]
+
+    def one(logits, i, j, prices):
+      draws = {
+        slot: base.Draw(
+          choice=(),
+          log_prob=jax.nn.log_softmax(own)[option],
+          baseline=0.4,
+          cost=price[option],
+        )
+        for slot, own, option, price in zip('ab', logits, (i, j), prices)
+      }
+      return supernet.surrogate(losses[i, j][None], draws).mean()
+
+    p, q = jax.nn.softmax(logits)
+    mean = sum(
+      p[i] * q[j] * jax.grad(one)(logits, i, j, prices)
+      for i in range(2)
+      for j in range(2)
+    )
+    np.testing.assert_allclose(mean, jax.grad(expected)(logits), rtol=1e-5)
+    dear = prices[0], prices[1] + 5
+    np.testing.assert_allclose(
+      jax.grad(one)(logits, 0, 1, dear)[0],
+      jax.grad(one)(logits, 0, 1, prices)[0],
+    )
+
   def test_surrogate_is_the_gradient_of_the_expected_loss(self):
     """Mean score-function gradient over draws against enumeration."""
     logits = jnp.array([0.3, -0.5, 0.8])

@@ -262,6 +262,43 @@ class QuadraticTest(parameterized.TestCase):
     np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
 
+class ConjugateTest(parameterized.TestCase):
+  def _solve(self, matrix, vector, **options):
+    inner = unroll.Implicit('cg', **{'iterations': 9, 'rate': 0.3, **options})
+    with jax.enable_x64(True):
+      matrix, vector = jnp.asarray(matrix), jnp.asarray(vector)
+      return np.asarray(
+        unroll.SOLVERS['cg'](lambda v: matrix @ v, vector, inner)
+      )
+
+  def test_a_positive_matrix_is_solved(self):
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(6, 6))
+    matrix, vector = root @ root.T + np.eye(6), rng.normal(size=6)
+    expected = np.linalg.solve(matrix, vector)
+    np.testing.assert_allclose(
+      self._solve(matrix, vector), expected, rtol=1e-4, atol=1e-5
+    )
+
+  def test_it_ends_where_curvature_does(self):
+    """Up to there it is the minimum over the directions seen so far."""
+    matrix, vector = np.diag([4.0, 1.0, -6.0]), np.array([3.0, 2.0, 1.0])
+    step = vector @ vector / (vector @ matrix @ vector)
+    residual = vector - step * matrix @ vector
+    way = residual + residual @ residual / (vector @ vector) * vector
+    self.assertLess(way @ matrix @ way, 0)
+    np.testing.assert_allclose(
+      self._solve(matrix, vector), step * vector, rtol=1e-12
+    )
+
+  def test_at_once_it_is_one_unrolled_step(self):
+    matrix, vector = np.diag([-4.0, 1.0]), np.array([3.0, 2.0])
+    np.testing.assert_allclose(
+      self._solve(matrix, vector), 0.3 * vector, rtol=1e-12
+    )
+    np.testing.assert_array_equal(self._solve(matrix, 0 * vector), 0)
+
+
 class UnrollTest(parameterized.TestCase):
   @parameterized.parameters('sgd', 'adam', 'dense_adam')
   def test_equals_the_gradient_through_whole_tables(self, table_optimizer):
