@@ -409,7 +409,9 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
       + errors.nearest(model, spaces.MODELS)
     )
   numeric_embedding(values)  # Refuses what makes no sense.
-  is_searched = values['method'] != 'base'
+  # Nothing is searched of the others: what suits one embedding of numbers is no
+  # fair choice for another.
+  is_searched = values['method'] not in ('base', 'autodis')
   parts = values.get('search', {}).get('parts') or (values['method'],)
   # Of several parts the one whose model wants most of its own.
   like = next((p for p in parts if p in _NORMALIZED_METHODS), parts[0])
@@ -435,6 +437,10 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
   values['train'] = _filled(train, known_values)
   models = {'lr': 'lr', 'base': model, 'all': model + GATED, 'uniform': model}
   labels = {'base': base_label}
+  for control in controls:
+    kind = control.removeprefix('numeric_')
+    if kind != control:
+      models[control], labels[control] = model, f'{model}+{kind}'
   values['control_train'] = {
     control: _filled(
       train,

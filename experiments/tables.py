@@ -407,7 +407,14 @@ def _p(difference, kind):
 
 def within(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
   """Headings and cells of the results less the models of their runs."""
-  headings = ['row', 'result less', 'AUC, mean', '95 % interval', 'p', 'seeds']
+  headings = [
+    'row',
+    'result less',
+    'AUC, mean',
+    '95 % interval',
+    'p, uncorrected',
+    'seeds',
+  ]
   return headings, [
     [
       line['row'],

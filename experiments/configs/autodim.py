@@ -8,7 +8,8 @@ start; the temperature is constant and batches see many draws
 (`jax_autorec/search/autodim.py` says why); the logits move as often as they
 must to be told apart, every step if need be; vectors are scaled, by one trained
 number per field, where candidates are normalised.
-`search.schedule=published search.draws=1 search.period=10` is the paper's;
+`search.schedule=published search.draws=1 search.period=10` is the paper's (its
+temperature falls over 19,800 steps, whatever the length of the search);
 `search.tolerance` below 1 prefers narrow widths, which the paper does not.
 `search.split=train` is AD-s, `search.order=2` the exact second order. Controls:
 logistic regression, one width of 32 (base), the narrowest single width of at

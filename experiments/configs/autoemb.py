@@ -35,5 +35,5 @@ def get_config(argument: str | None = None):
   )
   # 'reinforce' or 'darts' on the same space.
   config.search.engine = defaults.engine()
-  config.controls = ('lr', 'base', 'uniform')
+  config.controls = ('lr', 'base', 'uniform', 'random_dims')
   return config

@@ -4,11 +4,11 @@ Question: is an architecture whose widths, numeric embeddings and pairs were
 searched in one supernet better than what each search finds by itself, and than
 one search after another? All rows of a data set start from the same model: one
 width of 32, numbers by AutoDis (but for the row that says otherwise); weights
-start and train alike in all of them. Together, and each in turn, searches are as
-long as the longest of them is alone. Data: adult and criteo, which have both
-kinds of fields (criteo is a sample of few columns; its numbers are numbers here,
-and not the bins they are by default); planted_noise, of which fields and pairs
-of fields say nothing, and are known.
+start and train alike in all of them. Together, and each in turn, searches are
+as long as the longest of them is alone. Data: adult and criteo, which have both
+kinds of fields (criteo is a sample of few columns; its numbers are numbers
+here, and not the bins they are by default); planted_noise, of which it is known
+which fields and pairs say nothing.
 
   python -m experiments.compare \
     --config=experiments/configs/joint_table.py:adult \

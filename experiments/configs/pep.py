@@ -39,5 +39,5 @@ def get_config(argument: str | None = None):
     }
   )
   widths.budgeted(config)
-  config.controls = ('lr', 'base', 'uniform')
+  config.controls = ('lr', 'base', 'uniform', 'random_entries')
   return config

@@ -25,5 +25,5 @@ def get_config(argument: str | None = None):
     }
   )
   widths.budgeted(config)
-  config.controls = ('lr', 'base', 'uniform')
+  config.controls = ('lr', 'base', 'uniform', 'random_dims')
   return config

@@ -54,9 +54,7 @@ def is_vector(names: Sequence[str]) -> bool:
   """Whether a parameter of `FieldEmbeddings` decays as those of ids do.
 
   Vectors and weights of numeric fields do; maps to the common width, and those
-  from numbers to weights of buckets or to inputs, do not. (The authors of
-  AutoDis decay the latter as well, by 1e-6; ours start from quantiles, from
-  which decay would draw them away.)
+  from numbers to inputs, do not.
 
   Args:
     names: path of the parameter.
@@ -64,6 +62,19 @@ def is_vector(names: Sequence[str]) -> bool:
   return is_soft(names) or (
     len(names) == 1 and not names[0].endswith(PROJECTION)
   )
+
+
+def is_score(names: Sequence[str]) -> bool:
+  """Whether a parameter maps numbers to weights of soft buckets.
+
+  Such never decay. (The authors of AutoDis decay them by 1e-6; ours start from
+  quantiles, from which decay would draw them away.)
+
+  Args:
+    names: path of the parameter in `FieldEmbeddings`.
+  """
+  kind = f'_{numeric_lib.AutoDis.kind}_'
+  return kind in names[0] and len(names) > 1 and not is_soft(names)
 
 
 def usage_entropy(

@@ -149,7 +149,12 @@ def autodim(
 
   def record(arch, memory):
     del memory
-    return {'dim_weights': jax.nn.softmax(arch['logits']).tolist()}
+    weights = jax.nn.softmax(arch['logits'])
+    entropy = -(weights * jnp.log(weights + 1e-30)).sum(1).mean()
+    return {
+      'dim_weights': weights.tolist(),
+      'levels': {'mean entropy of the weights, nats': [float(entropy)]},
+    }
 
   return base.Selector(
     init,

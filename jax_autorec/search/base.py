@@ -228,8 +228,17 @@ class Population(NamedTuple):
 
 
 def best(scored: list[Scored]) -> arch_lib.Architecture:
-  """A `derive`: the highest AUC on the validation split."""
-  return max(scored, key=lambda one: one.valid['auc']).architecture
+  """A `derive`: the highest AUC on the validation split.
+
+  Raises:
+    TrainingError: where all trainings diverged.
+  """
+  done = [one for one in scored if one.valid]
+  if not done:
+    raise errors.TrainingError(
+      f'All {len(scored)} proposals diverged: lower the learning rate.'
+    )
+  return max(done, key=lambda one: one.valid['auc']).architecture
 
 
 def each(
@@ -251,4 +260,4 @@ def each(
     return distinct[done][1] if done < len(distinct) else None
 
   about = lambda number: distinct[number][0]
-  return Population(ask, best, about, len(distinct))
+  return Population(ask, best, about, len(distinct), bears_divergence=True)

@@ -93,8 +93,8 @@ class Online(NamedTuple):
     derive: (own, tools, train) -> `Derived`; on the host. None where a stream
       ends without choices to settle.
     record: (own) -> JSON values for the records, on the host.
-    about: the method and its options, as JSON values: a checkpoint of another
-      method, or of other options, is not continued.
+    about: the method and its options, but for its optimiser, as JSON values: a
+      checkpoint of another method, or of other options, is not continued.
     kept: (own) -> what predictions need beside the model's own parameters.
   """
 

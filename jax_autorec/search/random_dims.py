@@ -31,8 +31,9 @@ def random_dims(
     architecture: closed; its widths do not matter.
     dims: candidate widths.
     trials: number of proposals at most; the paper gives none.
-    seconds: of training, after which no further proposal is made; None for no
-      bound. With the seconds of another search the comparison is fair.
+    seconds: of training, after which no further proposal is made, so that the
+      last may go beyond; None for no bound. With the seconds of another search
+      the comparison is fair.
     seed: of the draws.
     transform: how fields meet at the largest candidate, 'linear' or
       'zero_pad'.
@@ -71,7 +72,7 @@ def random_dims(
     drawn = [open_space.choice.dims[place] for place in places]
     return field_spaces.with_dims(open_space, drawn)
 
-  return base.Population(ask, base.best, total=trials)
+  return base.Population(ask, base.best, total=trials, bears_divergence=True)
 
 
 def _within(parts, places, budget, rng):

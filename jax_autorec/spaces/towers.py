@@ -145,6 +145,7 @@ def dlrm(
   hidden: Sequence[int] = (400, 400, 400),
   norm: str = 'batch',
   dropout: float = 0.4,
+  bottom_dropout: float = 0.0,
 ) -> arch_lib.Architecture:
   """DLRM: one vector of all numbers beside those of ids.
 
@@ -163,9 +164,10 @@ def dlrm(
     hidden: widths of the MLP's hidden layers.
     norm: 'none', 'batch' or 'layer', before each activation.
     dropout: share of hidden units that training drops, in [0, 1).
+    bottom_dropout: the same of the bottom MLP.
   """
   plan = interactions.NumbersAndVectors(
-    product=product, hidden=bottom, norm=norm, dropout=dropout
+    product=product, hidden=bottom, norm=norm, dropout=bottom_dropout
   )
   head = parts.mlp(
     hidden, norm, dropout, first_order=False, flat_embeddings=False

@@ -115,6 +115,13 @@ def load(directory: str | os.PathLike[str]) -> Model:
     raise errors.CheckpointError(
       f'{path} cannot be read as the weights of a model: {error}.'
     ) from error
+  shapes = {t.name: (t.num_rows, t.dim) for t in architecture.tables}
+  held = {name: table.shape for name, table in parts['tables'].items()}
+  if held != shapes:
+    raise errors.CheckpointError(
+      f'{path} holds tables of the shapes {held}, and its architecture has '
+      f'{shapes}: they are of different models. Save the model again.'
+    )
   return Model(architecture, **parts, valid={}, info={})
 
 

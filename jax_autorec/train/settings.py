@@ -152,6 +152,8 @@ def make_optimizer(
         # Numeric fields' vectors decay like those of ids.
         is_first_order = names[1].startswith('first_order')
         rate = first_order_l2 if is_first_order else settings.embedding_l2
+      elif names[0] == model_lib.EMBEDDINGS and embeddings.is_score(names[1:]):
+        rate = 0.0
       return grad + rate * param if rate else grad
 
     return jax.tree.map_with_path(decayed, grads, params)

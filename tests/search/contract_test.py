@@ -20,6 +20,7 @@ from jax_autorec import (
   field_spaces,
   group_spaces,
   head_spaces,
+  numeric,
   optim,
   pipeline,
   quantization,
@@ -120,7 +121,13 @@ def _groups(schema, model='fm', **options):
 
 
 def _joint(schema):
-  plain = spaces.deepfm(schema, dim=4, pairs='open', hidden=(8, 4))
+  plain = spaces.deepfm(
+    schema,
+    dim=4,
+    pairs='open',
+    hidden=(8, 4),
+    numeric=numeric.AutoDis(buckets=4),
+  )
   opened = head_spaces.open_hidden(plain, (0.25, 0.5))
   return field_spaces.open_dims(opened, (1, 2, 4))
 
@@ -278,9 +285,26 @@ _ONE_EACH = (
 
 
 def _data(seed=0):
-  return planted.generate(
+  """Four fields of ids, and a number that says nothing."""
+  data = planted.generate(
     num_rows=2000, num_fields=4, num_pairs=2, max_values=20, seed=seed
   )
+  rng = np.random.default_rng(seed)
+
+  def with_numbers(split):
+    missing = rng.random((split.num_rows, 1)) < 0.2
+    numbers = np.where(missing, 0, rng.normal(size=missing.shape))
+    return dataclasses.replace(
+      split, numeric=numbers.astype(np.float32), missing=missing
+    )
+
+  number = schema_lib.Field('number', 'numeric')
+  schema = schema_lib.Schema((*data.schema.fields, number))
+  splits = {
+    name: with_numbers(getattr(data, name))
+    for name in ('train', 'valid', 'test')
+  }
+  return dataclasses.replace(data, schema=schema, **splits)
 
 
 def _settings(**options):
@@ -388,12 +412,13 @@ _ORDERED = ('autodim_fm', 'sseds', 'nis_multi', 'optembed', *_WITHOUT_DRAWS)
 
 def _reordered(data, order):
   """A data set whose fields come in another order."""
-  fields = tuple(data.schema.fields[i] for i in order)
+  fields = tuple(data.schema.categorical[i] for i in order)
   splits = {
     name: dataclasses.replace(split, ids=split.ids[:, list(order)])
     for name in ('train', 'valid', 'test')
     for split in [getattr(data, name)]
   }
+  fields += data.schema.numeric
   schema = dataclasses.replace(data.schema, fields=fields)
   return dataclasses.replace(data, schema=schema, **splits)
 
@@ -409,12 +434,14 @@ def _mover(space, order):
   known = [
     places([1] * count),
     places([plan.vocab_size for plan in space.categorical]),
-    # Inputs of an MLP; of a controller, behind the embedding of a frequency.
-    places([width] * count),
+    # Inputs of an MLP, those of numbers last; of a controller, behind the
+    # embedding of a frequency.
+    np.arange(width * (count + len(space.numeric))),
     places([1] * count, blocks.FrequencyNet.width),
   ]
   if isinstance(space.choice, choices_lib.ColumnMask):
     known.append(places([len(own) for own in space.choice.starts]))
+  known[2][: width * count] = places([width] * count)
   by_size = {len(index): index for index in known}
 
   def move(array):
@@ -512,8 +539,11 @@ class ContractTest(parameterized.TestCase):
       if jax.tree_util.keystr(path, simple=True).endswith('_projection')
     ]
     self.assertEqual(sum(maps), derived.projection_params)
-    held = model.architecture.constants.values()
-    self.assertEqual(sum(array.nbytes for array in held), derived.index_bytes)
+    held = sum(x.nbytes for x in model.architecture.constants.values())
+    # What numbers need beside it is a part of the program.
+    numbers = [plan.numeric for plan in derived.numeric if plan.numeric]
+    held += sum(4 * own.num_constants for own in numbers)
+    self.assertEqual(held, derived.index_bytes)
     self.assertEqual(sum(derived.field_sizes.values()), derived.vectors_total)
     # Settling is no draw: it gives the same again.
     self.assertEqual(pipeline.derive(_found(name), _data()), derived)
@@ -744,6 +774,7 @@ _CLOSED = {
   'qr': lambda data: sizes.quotient_remainder(
     spaces.fm(data.schema, dim=8), threshold=0
   ),
+  'hash': lambda data: sizes.hashed(spaces.fm(data.schema, dim=8), threshold=0),
   'qr_concat': lambda data: sizes.quotient_remainder(
     spaces.ipnn(data.schema, dim=8, hidden=(8,)), combine='concat', threshold=0
   ),
