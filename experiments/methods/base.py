@@ -228,7 +228,8 @@ def uniform(
 ) -> arch_lib.Architecture:
   """One width for all fields: the narrowest candidate not smaller than found.
 
-  The widest, where what was found is larger than any. Where fields are quantised, codes and codebooks count as what is found.
+  The widest, where what was found is larger than any. Where fields are
+  quantised, codes and codebooks count as what is found.
 
   Part of a gain over the widest model may be that smaller is better; this
   control is small too.

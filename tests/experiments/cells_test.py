@@ -315,7 +315,9 @@ class RunnerTest(_Case):
       'import pathlib, sys\n'
       'place = pathlib.Path(sys.argv[1])\n'
       'with open(place / "count", "a") as file: file.write("x")\n'
-      'if "fde4" in str(place): sys.exit("a reason")\n'
+      'if "fde4" in str(place):\n'
+      '  sys.stdout.buffer.write(bytes([255, 10]))\n'
+      '  sys.exit("a reason")\n'
       f'(place / "report.json").write_text({json.dumps(_REPORT)!r})\n'
       '(place / "config.json").write_text("{}")\n'
     )

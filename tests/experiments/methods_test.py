@@ -27,7 +27,7 @@ from experiments.configs import (
 )
 from experiments.configs import base as base_config
 from experiments.methods import base as method_base
-from jax_autorec import choices, errors, numeric
+from jax_autorec import choices, errors, numeric, search
 from jax_autorec.data import planted, planted_numeric
 from jax_autorec.search import base
 
@@ -172,6 +172,64 @@ class JointTest(parameterized.TestCase):
     config.model = 'fm'
     with self.assertRaisesRegex(errors.ConfigError, 'no MLP'):
       methods.METHODS['hidden'].space(_task(config))
+
+
+class AutoDimTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ({}, 'valid', None, 25),
+    ({'order': 2, 'inner_rate': 0.5}, 'valid', 0.5, 25),
+    ({'split': 'train'}, 'train', None, 25),
+    ({'warmup': 0.5, 'period': 3}, 'valid', None, 50),
+  )
+  def test_options_reach_the_selector(self, options, split, rate, warmup):
+    config = autodim.get_config('planted')
+    config.search.update(options)
+    task = dataclasses.replace(_task(config), steps=100)
+    (selector,) = methods.METHODS['autodim'].selectors(task).values()
+    self.assertEqual(selector.split, split)
+    self.assertEqual(selector.inner_rate, rate)
+    self.assertEqual(selector.schedule.warmup, warmup)
+    self.assertEqual(selector.schedule.period, options.get('period', 1))
+
+  @parameterized.parameters(
+    ({'order': 2, 'split': 'train'}, 'no second order'),
+    ({'order': 3}, 'expected 1 or 2'),
+    ({'split': 'train', 'period': 5}, 'search.period'),
+    ({'engine.name': 'darts', 'order': 2}, 'the engine does not read'),
+    ({'engine.name': 'darts', 'engine.samples': 9}, 'samples is 9.*not read'),
+    ({'engine.price': 1.0}, 'price is 1.0.*not read'),
+    ({'engine.name': 'darts', 'engine.period': 0}, 'engine.period'),
+    ({'engine.name': 'darts', 'engine.damping': 9.0}, 'damping.*implicit'),
+  )
+  def test_options_that_would_not_be_read_are_refused(self, options, message):
+    config = autodim.get_config('planted')
+    config.update_from_flattened_dict(
+      {f'search.{key}': value for key, value in options.items()}
+    )
+    task = dataclasses.replace(_task(config), steps=100)
+    with self.assertRaisesRegex(errors.ConfigError, message):
+      methods.METHODS['autodim'].selectors(task)
+
+  def test_nis_by_its_own_rule_and_by_an_engine(self):
+    config = nis.get_config('planted')
+    task = dataclasses.replace(_task(config), steps=100)
+    (own,) = methods.METHODS['nis'].selectors(task).values()
+    self.assertEqual(own.schedule.warmup, 20)
+    self.assertIsNotNone(own.reward)
+    config.search.update({'reward': 'ce', 'samples': 3, 'period': 2})
+    task = dataclasses.replace(_task(config), steps=100)
+    (own,) = methods.METHODS['nis'].selectors(task).values()
+    self.assertIsNone(own.reward)
+    self.assertEqual((own.samples, own.schedule.period), (3, 2))
+    config.search.engine.update({'name': 'reinforce', 'reward': 'auc'})
+    task = dataclasses.replace(_task(config), steps=100)
+    (own,) = methods.METHODS['nis'].selectors(task).values()
+    self.assertIs(own.reward, search.REWARDS['auc'])
+    config.search.engine.update({'name': 'darts', 'reward': None})
+    with self.assertRaisesRegex(errors.ConfigError, "'reinforce'"):
+      methods.METHODS['nis'].selectors(
+        dataclasses.replace(_task(config), steps=100)
+      )
 
 
 class EngineTest(parameterized.TestCase):

@@ -93,6 +93,8 @@ class WidthsTest(absltest.TestCase):
     ):
       found = recovery.widths(_with(widths), truth)
       self.assertEqual(found['noise_least'], expected, widths)
+      # Whether that is the least of all candidates, its width says.
+      self.assertEqual(found['noise'], max(widths[1], widths[3]))
 
   def test_heads(self):
     kept = [np.arange(size) < 3 for size in _VOCAB]

@@ -6,17 +6,25 @@ from absl.testing import absltest, parameterized
 
 from experiments import cli
 from experiments import settings as settings_lib
-from experiments.configs import autodim, autofis, base, defaults, ras
+from experiments.configs import (
+  autodim,
+  autodis,
+  autofis,
+  base,
+  defaults,
+  joint,
+  ras,
+)
 from jax_autorec import errors, spaces
 from jax_autorec import schema as schema_lib
 
 
-def _with_tuned(test, name, chosen, data=None):
+def _with_tuned(test, name, chosen, data=None, searched=None):
   """Puts a file of tuned values where `settings` looks for them."""
   directory = pathlib.Path(test.create_tempdir())
   options = defaults.config(data or name, 'base').data.to_dict()
   options.pop('max_rows')
-  content = {'chosen': chosen, 'data': options}
+  content = {'chosen': chosen, 'data': options, 'searched': searched or {}}
   (directory / f'{name}.json').write_text(json.dumps(content))
   test.enter_context(mock.patch.object(settings_lib, 'TUNED', directory))
 
@@ -78,6 +86,58 @@ class ResolveTest(parameterized.TestCase):
       # Other models do not take it.
       controls = values['control_train']
       self.assertEqual(controls['base']['learning_rate'], 1.0)
+
+  def test_a_variant_searches_as_the_row_that_it_is_a_variant_of(self):
+    chosen = {'fm+autodim': {'embedding_l2': 1.0}, 'fm': {'embedding_l2': 5.0}}
+    searched = {'fm+autodim': {'embedding_l2': 2.0}}
+    _with_tuned(self, 'adult', chosen, searched=searched)
+    for label in ('fm+autodim', 'fm+autodim_narrow'):
+      config = autodim.get_config('adult')
+      config.label = label
+      values = settings_lib.resolve(config)
+      self.assertEqual(values['train']['embedding_l2'], 1.0)
+      self.assertEqual(values['search']['train']['embedding_l2'], 2.0)
+
+  def test_embeddings_of_numbers_have_no_values_of_one_anothers(self):
+    rates = {'fm': 1.0, 'fm+autodis': 2.0, 'fm+efd': 3.0}
+    chosen = {model: {'learning_rate': rate} for model, rate in rates.items()}
+    _with_tuned(self, 'adult', chosen)
+    for label, expected in (
+      ('fm+autodis', 2.0),
+      ('fm+efd', 3.0),
+      ('fm+edd', 1.0),
+    ):
+      config = autodis.get_config('adult')
+      config.label = label
+      config.controls = ('base', 'numeric_efd', 'numeric_edd')
+      values = settings_lib.resolve(config)
+      self.assertEqual(values['train']['learning_rate'], expected)
+      controls = values['control_train']
+      self.assertEqual(
+        [own['learning_rate'] for own in controls.values()], [1.0, 3.0, 1.0]
+      )
+
+  def test_searches_in_turn_are_trained_as_they_are_alone(self):
+    config = joint.get_config('planted')
+    config.search.order = 'in_turn'
+    config.search.parts = ('autofis', 'autodim', 'hidden')
+    search = settings_lib.resolve(config)['search']
+    for name, module in (('autofis', autofis), ('autodim', autodim)):
+      alone = settings_lib.resolve(module.get_config('planted'))['search']
+      own = search[name]['train']
+      self.assertEqual(
+        {key: own[key] for key in alone['train']}, alone['train']
+      )
+    # As long as the longest; blocks want an optimiser that leaves rows alone.
+    self.assertEqual(search['epochs'], 10)
+    self.assertEqual(search['train']['table_optimizer'], 'dense_adam')
+    config.search.parts = ('autofis', 'nis')
+    search = settings_lib.resolve(config)['search']
+    self.assertEqual(search['train']['table_optimizer'], 'adam')
+    self.assertEqual(search['nis']['train']['table_optimizer'], 'adam')
+    self.assertEqual(
+      search['autofis']['train']['table_optimizer'], 'dense_adam'
+    )
 
   def test_controls_of_one_width_take_what_was_tuned_for_it(self):
     rates = {'fm': 1.0, 'fm+autodim': 2.0, 'fm+fde8': 3.0, 'fm+fde32': 4.0}

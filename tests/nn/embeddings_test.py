@@ -10,9 +10,11 @@ import numpy as np
 
 from jax_autorec import fields as fields_lib
 from jax_autorec import interactions as plans
+from jax_autorec import numeric, sizes, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec import sizes, spaces
 from jax_autorec.nn import embeddings, lookups
+from jax_autorec.nn import model as model_lib
+from jax_autorec.train import settings as settings_lib
 from jax_autorec.train import state as state_lib
 
 _SCHEMA = schema_lib.Schema(
@@ -98,6 +100,55 @@ def _loops(architecture, params, batch, view):
       put(plan.name, row, vector, name, place)
     places[name] = place + 1
   return out
+
+
+class ScaleTest(absltest.TestCase):
+  def test_vectors_of_numbers_start_as_those_of_ids(self):
+    """Of every embedding, and the weights of the first order."""
+    schema = schema_lib.Schema(
+      tuple(
+        schema_lib.Field(f'{name}{i}', 'numeric')
+        for name in ('plain', 'field', 'autodis')
+        for i in range(30)
+      )
+      + (schema_lib.Field('id', vocab_size=99),)
+    )
+    kinds = {
+      'field': numeric.FieldEmbedding(),
+      'autodis': numeric.AutoDis(buckets=4, use_bias=False),
+    }
+    given = {
+      f'{name}{i}': kind for name, kind in kinds.items() for i in range(30)
+    }
+    space = spaces.fm(schema, dim=8, numeric=given)
+    quantiles = np.linspace(-1, 1, 5, dtype=np.float32)
+    arrays = {f'autodis{i}.quantiles': quantiles for i in range(30)}
+    space = dataclasses.replace(space, arrays=arrays)
+    optimizer = settings_lib.make_optimizer(settings_lib.Settings(), space)
+    state, _ = state_lib.init(
+      model_lib.build(space),
+      optimizer,
+      state_lib.example_batch(schema),
+      jax.random.key(0),
+      0.3,
+    )
+    params = state.params[model_lib.EMBEDDINGS]
+    named = jax.tree_util.tree_leaves_with_path(params)
+    scaled, kept = {}, {}
+    for path, leaf in named:
+      names = [entry.key for entry in path]
+      where = scaled if embeddings.is_vector(names) else kept
+      where['/'.join(names)] = float(leaf.std())
+    self.assertLen(scaled, 8, scaled)
+    for name, std in scaled.items():
+      self.assertBetween(std / 0.3, 0.7, 1.3, name)
+    # Maps of numbers to scores stay as they are, and are no vectors.
+    self.assertNotEmpty(kept)
+    for path, _ in named:
+      names = [entry.key for entry in path]
+      self.assertEqual(
+        embeddings.is_score(names), not embeddings.is_vector(names)
+      )
 
 
 class FieldEmbeddingsTest(parameterized.TestCase):

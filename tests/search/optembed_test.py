@@ -13,7 +13,7 @@ from jax_autorec import errors, field_spaces, pipeline, search, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import batches, planted
 from jax_autorec.nn import model as model_lib
-from jax_autorec.search import patterns, supernet
+from jax_autorec.search import base, patterns, supernet
 from jax_autorec.search.optembed import Evolution, evolve, kept_rows
 from jax_autorec.train import models as models_lib
 from jax_autorec.train import settings as settings_lib
@@ -227,6 +227,31 @@ class DeriveTest(parameterized.TestCase):
     )
     self.assertGreater(float(jnp.std(expected)), 0.3)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+  def test_rows_of_a_field_that_stays_whole_are_scored_as_they_are(self):
+    """Where a permutation does not pay, the search sees no zeros either."""
+    space, scored = _found().space, []
+
+    def evaluate(choice):
+      scored.append(choice)
+      return {'auc': 0.5}
+
+    kept = _kept()
+    dims = lambda length: tuple(np.asarray(length)[0])
+    whole = lambda own, dim: own.sum() * dim + len(own) >= len(own) * dim
+    found = _with(_selectors(price=0.0, generations=1))
+    (selector,) = found.selectors.values()
+    arch = jax.device_get(found.state.arch['fields'])
+    context = base.Context(space, found.state.train, evaluate)
+    selector.derive(arch, (), context)
+    seen = set()
+    for choice in scored:
+      for field, (own, dim) in enumerate(zip(kept, dims(choice['length']))):
+        is_whole = bool(own.any() and whole(own, dim))
+        expected = -1 if is_whole else arch['threshold'][field]
+        self.assertAlmostEqual(choice['threshold'][field], expected, places=6)
+        seen.add(is_whole)
+    self.assertEqual(seen, {False, True})
 
   def test_scored_sizes_are_those_of_the_derived_model(self):
     """P5: within the budget, and as near as one more column allows."""

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_autorec import errors, field_spaces, spaces
+from jax_autorec import errors, field_spaces, numeric, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.nn import lookups
 from jax_autorec.nn import model as model_lib
-from jax_autorec.search import patterns
+from jax_autorec.search import controls, patterns
 from jax_autorec.train import state as state_lib
 from jax_autorec.train import steps
 
@@ -109,6 +109,29 @@ class KeepTest(parameterized.TestCase):
     held = sum(p.num_values for p in found.fields)
     index = (40 + 7 + 12) * (2 + 4) / 4
     self.assertEqual(found.ep_total, sum(_SIZES) + held + index)
+
+  @parameterized.parameters(None, numeric.AutoDis(buckets=3))
+  def test_budgets_count_what_numbers_need(self, embedding):
+    """For which nothing is chosen: the more it is, the fewer entries."""
+    schema = schema_lib.Schema(
+      (*_SCHEMA.fields, schema_lib.Field('price', 'numeric'))
+    )
+    plain = spaces.fm(schema, dim=_DIM, numeric=embedding)
+    space = field_spaces.open_columns(plain)
+    scores, budget = self._scores(), 900
+    found = patterns.keep_largest(space, lambda: [scores], 1.0, budget)
+    self.assertLessEqual(found.ep_total, budget)
+    self.assertGreater(found.ep_total, budget - 2)
+    self.assertGreater(found.numeric_params, _DIM)
+    # A search that goes by entries ends where the model does.
+    held = np.array([plan.num_values for plan in found.categorical])
+    self.assertTrue(patterns.is_reached(space, held, 1.0, budget))
+    self.assertFalse(
+      patterns.is_reached(space, held + [3, 0, 0, 0], 1.0, budget)
+    )
+    drawn = controls.random_entries(space, found, 0)
+    self.assertLessEqual(drawn.ep_total, found.ep_total)
+    self.assertGreater(drawn.ep_total, found.ep_total - 2)
 
   def test_a_budget_that_holds_nothing(self):
     take = functools.partial(

@@ -75,6 +75,16 @@ class RandomDimsTest(parameterized.TestCase):
     self.assertLen(scored, 8)
     self.assertEqual(population.derive(scored), scored[2].architecture)
 
+  def test_a_draw_that_diverged_is_no_choice(self):
+    population = search.random_dims(_model([10] * 8), _DIMS, trials=8)
+    self.assertTrue(population.bears_divergence)
+    scored = _run(population)
+    scored[2] = scored[2]._replace(valid={})
+    chosen = population.derive(scored)
+    self.assertNotEqual(chosen, scored[2].architecture)
+    with self.assertRaisesRegex(errors.TrainingError, 'All 1 .*diverged'):
+      population.derive(scored[2:3])
+
   def test_seconds_bound_the_search_but_not_the_first_trial(self):
     population = search.random_dims(
       _model([10] * 8), _DIMS, trials=50, seconds=10.0

@@ -8,11 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_autorec import errors, field_spaces, pipeline, search, spaces
+from jax_autorec import data as data_lib
+from jax_autorec import (
+  errors,
+  field_spaces,
+  numeric,
+  numeric_spaces,
+  pipeline,
+  search,
+  spaces,
+)
 from jax_autorec import schema as schema_lib
 from jax_autorec.data import batches, planted
 from jax_autorec.nn import model as model_lib
-from jax_autorec.search import supernet
+from jax_autorec.search import base, supernet
 from jax_autorec.search.sseds import keep_columns, mean_saliency
 from jax_autorec.train import models as models_lib
 from jax_autorec.train import settings as settings_lib
@@ -142,6 +151,31 @@ class SaliencyTest(absltest.TestCase):
       pipeline.Found(found.space, ample, state, {}), data
     )
     self.assertEqual(_dims(derived), [_DIM, _DIM - 1] + [_DIM] * 4)
+
+
+class ShareTest(absltest.TestCase):
+  def test_it_is_of_the_tables_of_ids(self):
+    """Buckets of numbers have no columns to choose, however many they are."""
+    fields = [schema_lib.Field(name, vocab_size=10) for name in 'ab']
+    schema = schema_lib.Schema((*fields, schema_lib.Field('x', 'numeric')))
+    plain = spaces.fm(schema, dim=4, numeric=numeric.EqualWidth(40))
+    values = np.linspace(0, 1, 50, dtype=np.float32)[:, None]
+    train = data_lib.Split(
+      ids=np.zeros((50, 2), np.int32),
+      numeric=values,
+      missing=np.zeros((50, 1), bool),
+      labels=np.zeros(50, np.float32),
+    )
+    space = field_spaces.open_columns(numeric_spaces.fit(plain, train))
+    selector = search.sseds(0.5)
+    _, memory = selector.init({'mask': jnp.ones((2, 4))}, None, None)
+    slopes = np.array([[4.0, 3.0, 2.0, 0.1], [1.0, 0.5, 0.2, 0.1]])
+    context = base.Context(
+      space, None, None, lambda choice: [({'mask': slopes}, 1.0)]
+    )
+    found = selector.derive((), memory, context)
+    # Half of the 8 columns.
+    self.assertEqual([plan.dim for plan in found.categorical], [3, 1])
 
 
 class BudgetTest(parameterized.TestCase):

@@ -5,7 +5,7 @@ import functools
 from absl.testing import absltest
 import numpy as np
 
-from jax_autorec import metrics, spaces
+from jax_autorec import errors, metrics, spaces
 from jax_autorec.data import planted
 from jax_autorec.train import models as models_lib
 from jax_autorec.train import retraining
@@ -42,6 +42,17 @@ class ModelTest(absltest.TestCase):
       models_lib.evaluate(model, split)['auc'],
       metrics.auc(split.labels, logits[1]),
     )
+
+  def test_tables_of_another_model_are_refused(self):
+    directory = self.create_tempdir().full_path
+    models_lib.save(_model(), directory)
+    self.assertEqual(
+      models_lib.load(directory).architecture, _model().architecture
+    )
+    other = spaces.deepfm(_data().schema, dim=2, pairs='fm', hidden=(6,))
+    other.save(directory)
+    with self.assertRaisesRegex(errors.CheckpointError, 'different models'):
+      models_lib.load(directory)
 
   def test_sizes_count_every_scalar(self):
     model = _model()
