@@ -139,7 +139,7 @@ class ScaleTest(absltest.TestCase):
       names = [entry.key for entry in path]
       where = scaled if embeddings.is_vector(names) else kept
       where['/'.join(names)] = float(leaf.std())
-    self.assertLen(scaled, 8, scaled)
+    self.assertLen(scaled, 6, scaled)
     for name, std in scaled.items():
       self.assertBetween(std / 0.3, 0.7, 1.3, name)
     # Maps of numbers to scores stay as they are, and are no vectors.
