@@ -16,6 +16,7 @@ from jax_autorec import data as data_lib
 from jax_autorec import errors, pipeline
 from jax_autorec import report as report_lib
 from jax_autorec.data import datasets
+from jax_autorec.interactions import Groups
 from jax_autorec.train import learned as learned_lib
 from jax_autorec.train import models as models_lib
 from jax_autorec.train import retraining
@@ -408,6 +409,12 @@ def _report(values, data, models, tests, derived, file):
         'kept': len(_terms(architecture)),
         'of': len(_terms(space)),
       }
+    if _memberships(space):
+      report['search'] |= {
+        'kept': _memberships(architecture),
+        'of': _memberships(space),
+        'kept_of': 'memberships',
+      }
     if derived.trials:
       report['search']['trials'] = [
         {k: v for k, v in trial.items() if k not in ('steps', 'architecture')}
@@ -434,6 +441,16 @@ def _terms(
     if not is_open or plan.is_open
     for term in getattr(plan, 'terms', ())
   }
+
+
+def _memberships(architecture: arch_lib.Architecture) -> int:
+  """Of fields in groups; all that are possible where these are open."""
+  count = 0
+  for plan in architecture.interactions:
+    if isinstance(plan, Groups):
+      count += sum(map(len, plan.groups))
+      count += (plan.num_open or 0) * len(architecture.vector_fields)
+  return count
 
 
 def _recovered(space, architecture, truth):

@@ -44,6 +44,7 @@ class Column:
 COLUMNS = (
   Column('auc', 'test AUC', 5),
   Column('logloss', 'test logloss', 5),
+  Column('relative', 'relative improvement, %', 2, False),
   Column('valid_auc', 'valid AUC', 5, False),
   Column('stream_loss', 'loss, whole stream', 5),
   Column('stream_accuracy', 'accuracy, whole stream', 5),
@@ -68,7 +69,8 @@ NOTES = (
   'is over its own seeds, and in neither the plot nor the Pareto front.',
   f'{SIZE_NOTE} Bytes: of the saved model.',
   'Sizes are compared, and drawn, by vectors in all: first-order weights do '
-  'not count.',
+  'not count. The front is one of means: ties count as differences there.',
+  'Relative improvement: of AUC - 1/2, on the reference of the same seed.',
 )
 
 STREAM_NOTE = (
@@ -201,6 +203,8 @@ def summarize(
   groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
   for line in lines:
     groups.setdefault((line['dataset'], line['base']), []).append(line)
+  for group in groups.values():
+    _compare_relatively(group, reference)
   places = {(cell.row.name, cell.seed): cell.workdir for cell in done}
   roles = {cell.row.name: cell.row.role for cell in done}
   # Rows in the order of the table, whatever was run first.
@@ -230,6 +234,19 @@ def summarize(
     'of': len(cells),
     'tiny': any(line['tiny'] for line in lines),
   }
+
+
+def _compare_relatively(lines, reference):
+  """How much more of AUC - 1/2 there is than in the reference's, by seed."""
+  base = {
+    line['seed']: line['auc'] - 0.5
+    for line in lines
+    if line['method'] == reference and line['model'] == RESULT
+  }
+  for line in lines:
+    own = base.get(line['seed'], 0.0)
+    known = line['auc'] is not None and own > 0
+    line['relative'] = 100 * ((line['auc'] - 0.5) / own - 1) if known else None
 
 
 def _by_model(lines):

@@ -210,7 +210,8 @@ def _tiles(report) -> list[tuple[str, str]]:
   ]
   search, recovered = report.get('search'), report.get('recovered')
   if search and 'kept' in search:
-    tiles.append(('products kept', f'{search["kept"]} of {search["of"]}'))
+    what = f'{search.get("kept_of", "products")} kept'
+    tiles.append((what, f'{search["kept"]} of {search["of"]}'))
   if recovered:
     found = f'{recovered["planted_kept"]} of {recovered["planted"]}'
     tiles.append(('planted pairs found', found))
@@ -335,8 +336,9 @@ def _summary(report) -> list[str]:
   search = report.get('search')
   if search and 'kept' in search:
     lines.append(
-      f'{report["method"]} kept {search["kept"]} of {search["of"]} products '
-      f'in {search["steps"]:,} search steps; the kept ones were trained anew.'
+      f'{report["method"]} kept {search["kept"]} of {search["of"]} '
+      f'{search.get("kept_of", "products")} in {search["steps"]:,} search '
+      'steps; what was kept was trained anew.'
     )
   for name, control in report.get('controls', {}).items():
     gain = test['auc'] - control['test']['auc']

@@ -9,7 +9,13 @@ import numpy as np
 
 from experiments import cells
 from experiments import settings as settings_lib
-from experiments.configs import autofis_table, base_table, embedding_table
+from experiments.configs import (
+  autofis_table,
+  base_table,
+  embedding_table,
+  interaction_table,
+  joint_table,
+)
 from jax_autorec import errors
 
 _TABLE = {
@@ -87,7 +93,13 @@ class TableTest(_Case):
     self.assertEqual([c for c in found if c.is_done], [cell])
 
   @parameterized.parameters(
-    (autofis_table, 'frappe', 2, 5), (base_table, 'frappe', 48, 3)
+    (autofis_table, 'frappe', 2, 5),
+    (base_table, 'frappe', 48, 3),
+    (interaction_table, 'frappe', 15, 5),
+    (interaction_table, 'diabetes130', 15, 5),
+    (joint_table, 'adult', 10, 5),
+    (joint_table, 'criteo', 10, 5),
+    (joint_table, 'planted_noise', 9, 10),
   )
   def test_other_tables_have_their_rows(self, module, name, rows, seeds):
     table = module.get_config(name).to_dict()
@@ -106,7 +118,7 @@ class EmbeddingTableTest(parameterized.TestCase):
     table = embedding_table.get_config(argument).to_dict()
     rows = cells.rows(table)
     self.assertLen(table['seeds'], 5)
-    self.assertLen(rows, 3 * (14 if 'tiny' in argument else 16))
+    self.assertLen(rows, 3 * (15 if 'tiny' in argument else 17))
     models = {row.model for row in rows}
     self.assertEqual(models, {'fm', 'wide_deep', 'deepfm'})
     for model in models:
