@@ -49,12 +49,18 @@ def config_flag(
   return config_flags.DEFINE_config_file('config', default, description)
 
 
-def _check_config(arguments: list[str], default: str | None) -> None:
+def chosen_config(arguments: list[str], default: str | None) -> str | None:
+  """What --config names, FILE.py:ARGUMENT."""
   chosen = default
   for place, argument in enumerate(arguments):
     name, equals, value = argument.partition('=')
     if name in ('--config', '-config'):
       chosen = value if equals else ''.join(arguments[place + 1 : place + 2])
+  return chosen
+
+
+def _check_config(arguments: list[str], default: str | None) -> None:
+  chosen = chosen_config(arguments, default)
   if chosen is not None:
     check_overrides(arguments, read_config(chosen))
 

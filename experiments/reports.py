@@ -31,10 +31,16 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def code() -> str:
-  """A fingerprint of this package's sources, 12 hexadecimal digits."""
+  """A fingerprint of the sources that results depend on, 12 hex digits.
+
+  As they are when it is first asked for; without pages and configs, whose
+  values a run keeps.
+  """
   root, digest = pathlib.Path(__file__).parents[1], hashlib.sha256()
   for package in ('jax_autorec', 'experiments'):
     for path in sorted((root / package).rglob('*.py')):
+      if {'report', 'configs'} & {*path.relative_to(root).parts}:
+        continue
       digest.update(str(path.relative_to(root)).encode())
       digest.update(path.read_bytes())
   return digest.hexdigest()[:12]

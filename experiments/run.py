@@ -20,8 +20,9 @@ from experiments import cli
 from experiments import settings as settings_lib
 from jax_autorec import errors, files
 
+_DEFAULT = 'experiments/configs/autofis.py:planted'
 _CONFIG = cli.config_flag(
-  'experiments/configs/autofis.py:planted',
+  _DEFAULT,
   'METHOD.py:DATA or METHOD.py:DATA,tiny; any value as --config.KEY=VALUE.',
 )
 _DATA_DIR = flags.DEFINE_string('data_dir', 'data', 'Where data sets lie.')
@@ -67,7 +68,9 @@ def _claim(workdir: pathlib.Path, values) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     if (workdir / 'metrics.jsonl').exists():
       old = json.loads(path.read_text('utf-8')) if path.exists() else {}
-      changed = settings_lib.changes(old, json.loads(text))
+      plain = cli.read_config(cli.chosen_config(sys.argv[1:], _DEFAULT))
+      fresh = json.dumps(settings_lib.resolve(plain), default=list)
+      changed = settings_lib.changes(old, json.loads(text), json.loads(fresh))
       if changed:
         raise errors.CheckpointError(
           f'{workdir} holds a run with another config: {changed}. Give '

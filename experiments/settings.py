@@ -417,6 +417,8 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
   like = next((p for p in parts if p in _NORMALIZED_METHODS), parts[0])
   main = f'{model}+{like}' if is_searched else model
   label = values['label']
+  if values['method'] == 'autodis':
+    label = label or f'{model}+autodis'
   known_values = known(data, main, values['tuned'], label)
   given = values['model_options']
   for key, value in given.items():
@@ -486,16 +488,13 @@ def resolve(config: config_dict.ConfigDict) -> dict[str, Any]:
       search['train'] = _searched_train(values, given_train, searched, supernet)
       for part, own in zip(parts, of_parts):
         # In turn, each is trained as it is alone.
-        if search.get('order') == 'in_turn':
-          alone = _supernet(
-            values,
-            model,
-            part,
-            known(data, f'{model}+{part}', values['tuned']),
-          )
-          search[part]['train'] = _searched_train(
-            values, given_train, own, alone
-          )
+        if search.get('order') == 'in_turn' and part in search:
+          known_of = known(data, f'{model}+{part}', values['tuned'])
+          alone = {'train': _filled(train, known_of)}
+          supernet = _supernet(values | alone, model, part, known_of)
+          filled = _searched_train(values | alone, given_train, own, supernet)
+          filled['table_std'] = _filled(train, supernet)['table_std']
+          search[part]['train'] = filled
     values['search'] = search
   return values
 
@@ -619,11 +618,16 @@ def changes(
     k
     for k in {*old, *new}
     if old.get(k) != new.get(k)
-    and (k in old or k not in fresh or fresh[k] != new.get(k))
+    and (k in old or k not in fresh or fresh[k] != new.get(k) or _is_tuned(k))
   )
   shown = [f'{k} is {old.get(k)!r}, now {new.get(k)!r}' for k in changed[:5]]
   shown += [f'{len(changed) - 5} more'] if len(changed) > 5 else []
   return '; '.join(shown)
+
+
+def _is_tuned(key: str) -> bool:
+  """Whether a key is there only once values were tuned."""
+  return key.startswith('uniform_tuned.')
 
 
 def _flat(values: Any, prefix: str = '') -> dict[str, Any]:

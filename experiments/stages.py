@@ -82,6 +82,7 @@ def run(
     show()
     return
   _check(values)
+  reports.code()  # Of the files that this run was made by.
   start = time.monotonic()
   data = load_data(values, data_dir, bad_rows)
   values = settings_lib.fit_batch_size(values, data.train.num_rows)
@@ -259,8 +260,15 @@ def _search(
   turns = (method.turns and method.turns(task)) or (one,)
   settled, searches = None, []
   for number, turn in enumerate(turns, 1):
+    space = turn.space(settled)
+    if 'fields' in turn.selectors and 'main' not in space.views:
+      raise errors.ConfigError(
+        f'Nothing reads vectors any more, so {turn.name} has nothing to '
+        'decide: the searches before it left the model without products. Give '
+        'them less to prune by, or another order.'
+      )
     found = pipeline.run_search(
-      turn.space(settled),
+      space,
       turn.selectors,
       task.data,
       settings_lib.training(

@@ -55,6 +55,7 @@ COLUMNS = (
   Column('search_seconds', 'search, s', 1, False),
   Column('train_seconds', 'training, s', 1, False),
   Column('kept', 'products kept', 1),
+  Column('memberships', 'memberships kept', 1),
   Column('closed', 'gap closed', 3),
   Column('rank_correlation', 'rank correlation', 2),
   Column('noise_least', 'noise is least', 2, False),
@@ -131,7 +132,10 @@ def entries(cell: cells_lib.Cell) -> list[dict[str, Any]]:
       times.get('retrain') if is_result else model.get('seconds')
     )
     searched = report.get('search') or {}
-    line['kept'] = searched.get('kept') if is_result else None
+    kept = searched.get('kept') if is_result else None
+    in_groups = searched.get('kept_of') == 'memberships'
+    line['kept'] = None if in_groups else kept
+    line['memberships'] = kept if in_groups else None
     line['of'] = searched.get('of')
     recovered = report.get('recovered') if is_result else None
     for key in ('planted', 'planted_kept', 'others', 'others_pruned'):

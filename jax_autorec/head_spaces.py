@@ -45,8 +45,10 @@ def with_hidden(
     hidden: a candidate for each.
   """
   head = architecture.head
-  known = len(hidden) == len(head.candidates) and all(
-    width in own for width, own in zip(hidden, head.candidates)
+  known = (
+    bool(head.candidates)
+    and len(hidden) == len(head.candidates)
+    and all(width in own for width, own in zip(hidden, head.candidates))
   )
   if not known:
     raise errors.ConfigError(

@@ -4,8 +4,8 @@ Cheng et al., 2020 (arXiv:2006.04466), and Kong et al., TKDE 2023, keep the
 accuracy of the full model with 50 to 95 % fewer embedding parameters. The
 pattern that is kept is unstructured: its bits count in ep_total. The widest of
 `search.dims` is what is searched; the others are for the control of one width.
-Controls: logistic regression, the full width (base), and the narrowest single
-width of at least the size found, bits included.
+Controls: logistic regression, the full width (base), the narrowest single width
+of at least the size found, bits included, and random entries of that size.
 
   python -m experiments.run --config=experiments/configs/autosrh.py:frappe \
     --data_dir=DIR --workdir=DIR

@@ -76,8 +76,8 @@ def engine() -> config_dict.ConfigDict:
       # None for first order; else xi of the exact second.
       'inner_rate': unset(float),
       # Of 'darts' in its place: 'cg' or 'neumann', with the number of products
-      # with the second derivative, what is added to its diagonal and, of
-      # 'neumann', the rate.
+      # with the second derivative, what is added to its diagonal and the
+      # rate, of 'neumann' and where 'cg' cannot take a step.
       'implicit': unset(str),
       'iterations': 10,
       'damping': 0.1,

@@ -6,7 +6,7 @@ the model has (`model_options.hidden`); all share one weight matrix, of which a
 narrower layer takes the first units. Without a price the widest tends to win:
 `search.engine.price` is what all units cost together, in nats. Controls:
 logistic regression, the model at its full widths (base), and random widths of
-as many units.
+as many weights.
 
   python -m experiments.run --config=experiments/configs/hidden.py:frappe \
     --data_dir=DIR --workdir=DIR

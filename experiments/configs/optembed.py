@@ -6,8 +6,8 @@ that its results are not guaranteed to be reproducible, and its search returns
 another candidate than the one it measured. Here it returns that one, and widths
 have a price. Few steps need a faster rate. The widest of `search.dims` is what
 is searched; the others are for the control of one width. Controls: logistic
-regression, the full width (base), and the narrowest single width of at least
-the size found, permutations included.
+regression, the full width (base), the narrowest single width of at least the
+size found, permutations included, and random rows of that size.
 
   python -m experiments.run --config=experiments/configs/optembed.py:frappe \
     --data_dir=DIR --workdir=DIR

@@ -6,8 +6,8 @@ on the test split while training. Differences: thresholds start where they can
 be learnt, and the search ends at the first evaluation below the target. The
 pattern that is kept is unstructured: its bits count in ep_total. The widest of
 `search.dims` is what is searched; the others are for the control of one width.
-Controls: logistic regression, the full width (base), and the narrowest single
-width of at least the size found, bits included.
+Controls: logistic regression, the full width (base), the narrowest single width
+of at least the size found, bits included, and random entries of that size.
 
   python -m experiments.run --config=experiments/configs/pep.py:frappe \
     --data_dir=DIR --workdir=DIR

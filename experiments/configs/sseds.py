@@ -4,8 +4,8 @@ Qu et al., SIGIR 2022, keep the strength of the full model with 10 % of its
 embedding parameters, from one backward pass over a trained model. Here the
 pass is over the whole validation split. The widest of `search.dims` is what is
 searched; the others are for the control of one width. Controls: logistic
-regression, the full width (base), and the narrowest single width of at least
-the size found.
+regression, the full width (base), the narrowest single width of at least the
+size found, and random widths of that size.
 
   python -m experiments.run --config=experiments/configs/sseds.py:frappe \
     --data_dir=DIR --workdir=DIR

@@ -27,12 +27,8 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
   order, split = options['order'], options['split']
   if base.has_engine(task):
-    if (order, split) != (1, 'valid'):
-      raise errors.ConfigError(
-        f'search.order is {order} and search.split {split!r}, which the engine '
-        'does not read: its order is search.engine.inner_rate, and it follows '
-        "the validation split. Leave them at 1 and 'valid'."
-      )
+    own = ('order', 'split', 'schedule', 'floor', 'draws', 'tolerance')
+    base.refuse_unread(task, 'autodim', (*own, 'period', 'learning_rate'))
     own = base.engine(task, engines.widths(_PART.space(task)))
     return {'fields': own}
   if order not in (1, 2):

@@ -5,23 +5,16 @@ Nothing is searched: the embedding is trained with the model.
 
 from experiments.methods import base
 from jax_autorec import architecture as arch_lib
-from jax_autorec import errors, numeric
+from jax_autorec import numeric
 
 
 def _space(task: base.Task) -> arch_lib.Architecture:
-  _check(task)
   return task.build()
 
 
 def _plain(task: base.Task) -> arch_lib.Architecture:
   """The model as it is without: a vector per field, times the value."""
-  _check(task)
   return task.build(numeric=None)
-
-
-def _check(task: base.Task) -> None:
-  if not task.data.schema.numeric:
-    raise errors.ConfigError(f'{task.data.name} has no numeric field to embed.')
 
 
 def _control(kind: str) -> base.Control:

@@ -24,6 +24,8 @@ def _opens(
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   space = _PART.space(task)
   if base.has_engine(task):
+    own = ('controller_learning_rate', 'period', 'warmup')
+    base.refuse_unread(task, 'autoemb', own)
     return {'fields': base.engine(task, engines.buckets(space))}
   warmup = base.share_of_steps(task, 'warmup')
   if warmup >= task.steps:

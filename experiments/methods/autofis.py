@@ -31,6 +31,7 @@ def _opens(
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
   if base.has_engine(task):
+    base.refuse_unread(task, 'autofis', ('keep', 'keep_gates', 'mu'))
     return {'interactions': base.engine(task, engines.gates())}
   keep = options['keep']
   if keep is not None:

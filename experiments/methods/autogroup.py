@@ -37,6 +37,8 @@ def _opens(
 def _selectors(task: base.Task) -> dict[str, search.Selector]:
   options = task.search
   if base.has_engine(task):
+    own = ('order', 'selection', 'noise', 'split', 'sizes', 'temperature')
+    base.refuse_unread(task, 'autogroup', (*own, 'samples', 'period'))
     return {'interactions': base.engine(task, engines.members())}
   order = options['order']
   if order not in (1, 2):

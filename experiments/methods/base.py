@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import importlib
 import math
 from typing import Any, NamedTuple
 
@@ -173,6 +174,28 @@ def has_engine(task: Task) -> bool:
         + f'; read are: {", ".join(read)}.'
       )
   return name is not None
+
+
+def refuse_unread(task: Task, method: str, keys: Sequence[str]) -> None:
+  """Refuses options of a method's own rule where an engine stands for it.
+
+  Args:
+    task: names an engine.
+    method: whose config has the values that nobody has set.
+    keys: of its `search`, that the rule alone reads.
+
+  Raises:
+    ConfigError: for one that is set.
+  """
+  module = importlib.import_module(f'experiments.configs.{method}')
+  unset = module.get_config(None).search.to_dict()
+  for key in keys:
+    if task.search[key] != unset[key]:
+      raise errors.ConfigError(
+        f'search.{key} is {task.search[key]!r}, which is not read with '
+        f'search.engine.name={task.search["engine"]["name"]!r}: leave it out. '
+        'What an engine reads is below search.engine.'
+      )
 
 
 def engine(task: Task, decisions: engines.Decisions) -> search.Selector:

@@ -108,9 +108,11 @@ def _turns(task: base.Task) -> Sequence[base.Turn]:
 def _random(
   task: base.Task, space: arch_lib.Architecture, found: arch_lib.Architecture
 ) -> arch_lib.Architecture:
+  del space  # In turn it is that of one of the parts.
+  architecture = _plain(task)
   for part, own in _parts(task).values():
-    space = part.random(own, space, found)
-  return space
+    architecture = part.random(own, part.opens(own, architecture), found)
+  return architecture
 
 
 METHOD = base.Method(

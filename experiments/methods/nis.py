@@ -40,6 +40,9 @@ def _selectors(task: base.Task) -> dict[str, search.Selector]:
   space = _PART.space(task)
   blocks = space.choice
   if base.has_engine(task):
+    own = ('budget', 'cost_weight', 'reward', 'baseline', 'samples', 'period')
+    shares = ('full_share', 'mixed_share', 'learning_rate', 'entropy')
+    base.refuse_unread(task, 'nis', (*own, *shares))
     return {'fields': base.engine(task, engines.blocks(space))}
   selector = search.nis(
     optax.adam(base.positive(task, 'learning_rate')),

@@ -48,6 +48,8 @@ _CONTROLS = {
   'random rows': 'rows and widths drawn at random, of the size found',
   'random subset': 'as many products of each order, drawn at random',
   'random widths': 'widths drawn at random, of the size found',
+  'random hidden widths': 'hidden layers drawn at random, of as many weights',
+  'random choices': 'all that was searched drawn at random, of the sizes found',
   'one group': 'per order one group of all fields, nothing selected',
   'random groups': 'as many groups of the sizes found, drawn at random',
   'one width': 'one width for all fields, at least of the size found',

@@ -101,7 +101,8 @@ def widths(architecture: arch_lib.Architecture) -> Decisions:
   (`search.autodim`): hard choices, a low temperature or separate tables do not.
 
   Args:
-    architecture: with an open choice of widths.
+    architecture: with an open choice of widths; its numbers are fitted
+      (`numeric_spaces.fit`), since shares are of sizes.
   """
   dims = architecture.choice.dims
   _, parts = field_spaces.dim_sizes(architecture)
@@ -387,7 +388,7 @@ def _check(price):
   errors.expect(0 <= price < math.inf, 'price', price, 'at least 0')
 
 
-def _settle(decisions):
+def _settle(decisions, temperature=1.0):
   def derive(arch, memory, context):
     del memory
     options = jax.tree.map(np.asarray, likeliest(arch))
@@ -396,6 +397,7 @@ def _settle(decisions):
   def record(arch, memory):
     del memory
     sizes = sum(math.prod(leaf.shape[:-1]) for leaf in jax.tree.leaves(arch))
+    arch = jax.tree.map(lambda l: l / temperature, arch)
     weights = jax.device_get(jax.tree.map(jax.nn.softmax, arch))
     mean = float(entropy(arch)) / sizes
     return {'choice_entropy': mean} | decisions.record(weights)
@@ -530,7 +532,7 @@ def darts(
       decisions.mix(weights), cost=price * decisions.size(weights)
     )
 
-  derive, record = _settle(decisions)
+  derive, record = _settle(decisions, temperature)
   return base.Selector(
     init,
     sample,

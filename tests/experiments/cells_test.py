@@ -118,7 +118,9 @@ class EmbeddingTableTest(parameterized.TestCase):
     table = embedding_table.get_config(argument).to_dict()
     rows = cells.rows(table)
     self.assertLen(table['seeds'], 5)
-    self.assertLen(rows, 3 * (15 if 'tiny' in argument else 17))
+    # Where the seconds of AutoDim's search are known, RaS has a row at them.
+    extra = 2 if argument == 'movielens_1m' else 0
+    self.assertLen(rows, 3 * (14 if 'tiny' in argument else 16) + extra)
     models = {row.model for row in rows}
     self.assertEqual(models, {'fm', 'wide_deep', 'deepfm'})
     for model in models:

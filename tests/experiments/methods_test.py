@@ -29,7 +29,7 @@ from experiments.configs import base as base_config
 from experiments.methods import base as method_base
 from jax_autorec import choices, errors, numeric, search
 from jax_autorec.data import planted, planted_numeric
-from jax_autorec.search import base
+from jax_autorec.search import base, controls
 
 
 def _task(config):
@@ -131,6 +131,24 @@ class JointTest(parameterized.TestCase):
     drawn = method.control('random_joint', task, space, method.base(task))
     self.assertFalse(drawn.is_open)
 
+  @parameterized.parameters(
+    ('nis', 'autofis'), ('hidden', 'autofis'), ('optembed', 'hidden')
+  )
+  def test_random_choices_after_searches_in_turn(self, *parts):
+    """Though what was searched last has all but one slot closed."""
+    task, method = self._parts(*parts, order='in_turn')
+    plain = method.base(task)
+    settled = None
+    for turn in method.turns(task):
+      space = turn.space(settled)
+      name = turn.name
+      part = methods.METHODS[name].part
+      own = dataclasses.replace(task, search=task.search[name])
+      settled = part.random(own, space, controls.keep_all(space))
+    drawn = method.control('random_joint', task, space, settled)
+    self.assertFalse(drawn.is_open)
+    self.assertLen(drawn.head.hidden, len(plain.head.hidden))
+
   def test_in_turn_each_has_what_was_settled_before(self):
     task, method = self._parts('autofis', 'autodim', order='in_turn')
     first, second = method.turns(task)
@@ -195,7 +213,8 @@ class AutoDimTest(parameterized.TestCase):
     ({'order': 2, 'split': 'train'}, 'no second order'),
     ({'order': 3}, 'expected 1 or 2'),
     ({'split': 'train', 'period': 5}, 'search.period'),
-    ({'engine.name': 'darts', 'order': 2}, 'the engine does not read'),
+    ({'engine.name': 'darts', 'order': 2}, 'order is 2.*not read'),
+    ({'engine.name': 'darts', 'draws': 1}, 'draws is 1.*not read'),
     ({'engine.name': 'darts', 'engine.samples': 9}, 'samples is 9.*not read'),
     ({'engine.price': 1.0}, 'price is 1.0.*not read'),
     ({'engine.name': 'darts', 'engine.period': 0}, 'engine.period'),
@@ -222,6 +241,11 @@ class AutoDimTest(parameterized.TestCase):
     self.assertIsNone(own.reward)
     self.assertEqual((own.samples, own.schedule.period), (3, 2))
     config.search.engine.update({'name': 'reinforce', 'reward': 'auc'})
+    with self.assertRaisesRegex(errors.ConfigError, "reward is 'ce'.*not read"):
+      methods.METHODS['nis'].selectors(
+        dataclasses.replace(_task(config), steps=100)
+      )
+    config.search.update({'reward': 'auc', 'samples': 8, 'period': 1})
     task = dataclasses.replace(_task(config), steps=100)
     (own,) = methods.METHODS['nis'].selectors(task).values()
     self.assertIs(own.reward, search.REWARDS['auc'])

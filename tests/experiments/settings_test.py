@@ -106,6 +106,7 @@ class ResolveTest(parameterized.TestCase):
       ('fm+autodis', 2.0),
       ('fm+efd', 3.0),
       ('fm+edd', 1.0),
+      (None, 2.0),
     ):
       config = autodis.get_config('adult')
       config.label = label
@@ -116,6 +117,33 @@ class ResolveTest(parameterized.TestCase):
       self.assertEqual(
         [own['learning_rate'] for own in controls.values()], [1.0, 3.0, 1.0]
       )
+
+  def test_searches_in_turn_take_what_was_tuned_for_each(self):
+    chosen = {
+      'fm': {'learning_rate': 1.0, 'embedding_l2': 1.0},
+      'fm+gates': {'embedding_l2': 2.0},
+      'fm+autofis': {'embedding_l2': 3.0},
+    }
+    _with_tuned(self, 'adult', chosen)
+    config = joint.get_config('adult')
+    config.model = 'fm'
+    config.search.order = 'in_turn'
+    values = settings_lib.resolve(config)
+    self.assertEqual(values['train']['embedding_l2'], 3.0)
+    for name, module in (('autofis', autofis), ('autodim', autodim)):
+      alone = module.get_config('adult')
+      alone.model = 'fm'
+      expected = settings_lib.resolve(alone)
+      own = values['search'][name]['train']
+      for key, value in expected['search']['train'].items():
+        self.assertEqual(own[key], value, (name, key))
+      self.assertEqual(own['table_std'], expected['train']['table_std'], name)
+
+  def test_unknown_parts_are_named(self):
+    for parts in ((), ('autofis', 'mde')):
+      config = joint.get_config('planted')
+      config.search.update({'order': 'in_turn', 'parts': parts})
+      settings_lib.resolve(config)  # The method says what is wrong.
 
   def test_searches_in_turn_are_trained_as_they_are_alone(self):
     config = joint.get_config('planted')

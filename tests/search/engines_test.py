@@ -151,6 +151,10 @@ class BaselineTest(parameterized.TestCase):
       got = selector.sample(logits, (), None, 'weights', 0, None).choice
       expected = jax.nn.softmax(logits / temperature)
       np.testing.assert_allclose(got, expected, rtol=1e-6)
+      # What a page shows is what is trained.
+      (entropy,) = selector.record(logits, ()).values()
+      mean = -(expected * jnp.log(expected)).sum() / 2
+      self.assertAlmostEqual(entropy, float(mean), places=5)
 
 
 class SlotTest(parameterized.TestCase):
