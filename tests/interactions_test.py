@@ -82,6 +82,15 @@ class KindTest(parameterized.TestCase):
       make()
 
 
+class NumbersAndVectorsTest(absltest.TestCase):
+  def test_the_bottom_has_a_dropout_of_its_own(self):
+    """None by default, as in the benchmark's settings."""
+    for options, expected in (({}, 0.0), ({'bottom_dropout': 0.2}, 0.2)):
+      model = spaces.dlrm(_SCHEMA, dropout=0.4, **options)
+      self.assertEqual(model.interactions[0].dropout, expected)
+      self.assertEqual(model.head.dropout, 0.4)
+
+
 class BlockGraphTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(type='conv', inputs=['vectors']), "Type of a block is 'conv'"),

@@ -244,6 +244,38 @@ class SummaryTest(absltest.TestCase):
     self.assertEmpty(group['front'])
     self.assertFalse(any(line['complete'] for line in group['figures']))
 
+  def test_relative_improvement_is_of_auc_above_a_half_by_seed(self):
+    self.reports = {
+      ('fm+fde8', 1): _report(0.80, 800),
+      ('fm+fde8', 2): _report(0.90, 800),
+      ('fm+x', 1): _report(0.83, 100),
+      ('fm+x', 2): _report(0.90, 100),
+    }
+    summary = self._summary()
+    headings, rows = tables.figures(summary['groups'][0])
+    lines = {row[0]: dict(zip(headings, row)) for row in rows}
+    # 10 % more than .3, nothing more than .4.
+    self.assertEqual(lines['X']['relative improvement, %'], '5.00')
+    self.assertEqual(lines['FDE(8)']['relative improvement, %'], '0.00')
+
+  def test_cells_of_several_versions_of_the_code_are_told_of(self):
+    self.reports = {
+      ('fm+fde8', 1): _report(0.80, 800) | {'versions': {'code': 'a'}},
+      ('fm+x', 1): _report(0.83, 100) | {'versions': {'code': 'a'}},
+    }
+    self.assertNotIn('versions of this code', tables.markdown(self._summary()))
+    self.reports['fm+x', 1]['versions'] = {'code': 'b'}
+    self.assertIn('2 versions of this code', tables.markdown(self._summary()))
+
+  def test_members_of_groups_are_no_products(self):
+    self.reports = {('fm+x', 1): _report(0.83, 100)}
+    search = {'kept': 9, 'of': 30, 'kept_of': 'memberships'}
+    self.reports['fm+x', 1]['search'] = search
+    headings, rows = tables.figures(self._summary()['groups'][0])
+    (line,) = [dict(zip(headings, row)) for row in rows]
+    self.assertStartsWith(line['memberships kept'], '9.0')
+    self.assertNotIn('products kept', line)
+
   def test_uncorrected_p_values_are_in_brackets(self):
     (group,) = self._summary()['groups']
     for _, headings, rows in tables.families(group):

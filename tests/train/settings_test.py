@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_autorec import errors, sizes, spaces
+from jax_autorec import choices, errors, field_spaces, sizes, spaces
 from jax_autorec import schema as schema_lib
 from jax_autorec.train import settings
 
@@ -96,6 +96,32 @@ class SettingsTest(parameterized.TestCase):
     new, _ = optimizer.update(tables, state, grads, jnp.float32(1))
     np.testing.assert_array_equal(new['main_dim_3'], 0.5)
     np.testing.assert_array_equal(new['main_factor_dim_3'], 1.0)
+
+  def test_what_is_no_weight_does_not_decay(self):
+    """Thresholds of single ids, and what maps numbers to soft buckets."""
+    schema = schema_lib.Schema((schema_lib.Field('a', vocab_size=9),))
+    plain = spaces.build('fm', schema, dim=3)
+    architecture = field_spaces.open_thresholds(plain, granularity='feature')
+    options = settings.Settings(
+      table_optimizer='sgd', learning_rate=1.0, embedding_l2=0.5, l2=0.25
+    )
+    optimizer = settings.make_optimizer(options, architecture)
+    tables = {
+      t.name: jnp.ones((t.num_rows, t.dim)) for t in architecture.tables
+    }
+    ids = {t.space: jnp.arange(t.num_rows) for t in architecture.tables}
+    zeros = jax.tree.map(jnp.zeros_like, tables)
+    state = optimizer.tables.init(tables)
+    state, grads = optimizer.tables.reduce(state, tables, ids, zeros)
+    new, _ = optimizer.tables.update(tables, state, grads, jnp.float32(1))
+    np.testing.assert_array_equal(new['main_dim_3'], 0.5)
+    np.testing.assert_array_equal(new[choices.ROW_CHOICE], 1.0)
+    buckets = {name: jnp.ones(2) for name in ('meta', 'weight', 'mix')}
+    params = {'embeddings': {'main_autodis_dim_3': buckets}}
+    decays = optimizer.decay(jax.tree.map(jnp.zeros_like, params), params)
+    own = decays['embeddings']['main_autodis_dim_3']
+    for name, rate in (('meta', 0.5), ('weight', 0.0), ('mix', 0.0)):
+      np.testing.assert_array_equal(own[name], rate)
 
   def test_tables_have_a_rate_of_their_own(self):
     architecture = spaces.build('lr', _SCHEMA)
