@@ -259,22 +259,8 @@ print(*models.predictions(model, split)[:20].astype(float))
 
 
 # Models whose views, targets or terms differ: fields of several vectors, tables
-# of their own, some fields alone, values, an output layer without an MLP.
-_TRAINED = (
-  'lr',
-  'fm',
-  'wide_deep',
-  'deepfm',
-  'ipnn',
-  'rater',
-  'ffm',
-  'fwfm',
-  'hofm',
-  'crossnet_v2',
-  'fibinet',
-  'finalmlp',
-  'dlrm',
-)
+# of their own, some fields alone, values.
+_TRAINED = ('lr', 'deepfm', 'ipnn', 'ffm', 'fwfm', 'finalmlp', 'dlrm')
 
 
 def _space(name, schema):

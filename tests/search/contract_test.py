@@ -268,6 +268,21 @@ _METHODS = {
 }
 
 
+# All whose state is not that of another: what differs in the rest is the model.
+_RESUMED = tuple(
+  name
+  for name in _METHODS
+  if name
+  not in (
+    'autofis_ipnn',
+    'autofis_quantized',
+    'autofis_order_3',
+    'nis_single',
+    'pep_field_dim',
+    'autogroup_second_order',
+  )
+)
+
 # One of each method, for the tests that compile programs of their own.
 _ONE_EACH = (
   'autofis_fm',
@@ -607,7 +622,7 @@ class ContractTest(parameterized.TestCase):
     bilevel = any(s.split == 'valid' for s in found.selectors.values())
     self.assertEqual(kinds, {'train', 'valid'} if bilevel else {'train'})
 
-  @parameterized.parameters(*_METHODS)
+  @parameterized.parameters(*_RESUMED)
   def test_stopped_and_continued_ends_with_the_same_bits(self, name):
     """Though all labels of the test split are turned meanwhile."""
     expected = _found(name)

@@ -353,9 +353,14 @@ class UnrollTest(parameterized.TestCase):
       )
     jax.tree.map(np.testing.assert_array_equal, *results)
 
-  @parameterized.product(
-    mode=('jit', 'pmap'),
-    inner=(None, _RATE, unroll.Implicit(iterations=4, damping=1.0)),
+  @parameterized.parameters(
+    {'mode': 'jit', 'inner': None},
+    {'mode': 'jit', 'inner': _RATE},
+    {'mode': 'pmap', 'inner': _RATE},
+    {
+      'mode': 'pmap',
+      'inner': unroll.Implicit(iterations=4, damping=1.0),
+    },
   )
   def test_eight_devices_agree_with_one(self, mode, inner):
     """AutoDim's own draws, many of which a batch sees."""
