@@ -14,7 +14,6 @@ beat models made by hand, all trained on all rows?
 from ml_collections import config_dict
 
 from experiments.configs import defaults
-from jax_autorec import errors
 
 _DATA = ('frappe', 'diabetes130', 'planted')
 _HAND_MADE = ('lr', 'fm', 'wide_deep', 'deepfm', 'ipnn')
@@ -28,11 +27,7 @@ _STRATEGIES = {
 def get_config(argument: str = 'frappe'):
   """The table for 'DATA' or 'DATA,tiny'."""
   data, _ = defaults.parse(argument)
-  if data not in _DATA:
-    raise errors.ConfigError(
-      f'No table {data!r}; the tables are: {", ".join(_DATA)}.'
-      + errors.nearest(data, _DATA)
-    )
+  defaults.check_table(data, _DATA)
   rows = {
     name: {
       'config': f'autoctr.py:{argument}',

@@ -21,7 +21,6 @@ truth is known.
 from ml_collections import config_dict
 
 from experiments.configs import defaults
-from jax_autorec import errors
 
 MODELS = ('fm', 'deepfm', 'ipnn')
 _DATA = ('adult', 'criteo', 'planted_step', 'planted_sine')
@@ -57,11 +56,7 @@ _EMBEDDINGS = {
 def get_config(argument: str = 'adult'):
   """The table for 'DATA' or 'DATA,tiny'."""
   data, _ = defaults.parse(argument)
-  if data not in _DATA:
-    raise errors.ConfigError(
-      f'No table {data!r}; the tables are: {", ".join(_DATA)}.'
-      + errors.nearest(data, _DATA)
-    )
+  defaults.check_table(data, _DATA)
   rows = {}
   for model in MODELS:
     for short, (name, chosen, control) in _EMBEDDINGS.items():

@@ -10,7 +10,7 @@ than as many random ones? On planted data: are they the planted ones?
 
 from ml_collections import config_dict
 
-from jax_autorec import errors
+from experiments.configs import defaults
 
 _SEEDS = {'planted': range(1, 11), 'planted_hard': range(1, 11)}
 _ROWS = {
@@ -26,11 +26,7 @@ _ROWS = {
 
 def get_config(argument: str = 'planted'):
   """The table for one data set."""
-  if argument not in _ROWS:
-    raise errors.ConfigError(
-      f'No table {argument!r}; the tables are: {", ".join(_ROWS)}.'
-      + errors.nearest(argument, _ROWS)
-    )
+  defaults.check_table(argument, _ROWS)
   rows = {
     name: {'config': f'autofis.py:{argument}', 'set': dict(overrides)}
     for name, overrides in _ROWS[argument].items()

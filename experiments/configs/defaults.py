@@ -5,6 +5,7 @@ from what `experiments.tune` has chosen, once the data set and the model are
 known (`experiments.settings`). A value given by a person always wins.
 """
 
+from collections.abc import Iterable
 import dataclasses
 
 from ml_collections import config_dict
@@ -26,6 +27,20 @@ def parse(argument: str | None) -> tuple[str, bool]:
       f"Unknown word {unknown[0]!r} after the data set; expected 'tiny'."
     )
   return name, 'tiny' in flags
+
+
+def check_table(name: str, tables: Iterable[str]) -> None:
+  """Refuses a table that a config does not have.
+
+  Raises:
+    ConfigError: lists those that there are.
+  """
+  known = tuple(tables)
+  if name not in known:
+    raise errors.ConfigError(
+      f'No table {name!r}; the tables are: {", ".join(known)}.'
+      + errors.nearest(name, known)
+    )
 
 
 def searched(config: config_dict.ConfigDict) -> None:

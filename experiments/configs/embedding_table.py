@@ -29,7 +29,6 @@ Tune first, then compare; both go on where they were stopped:
 from ml_collections import config_dict
 
 from experiments.configs import defaults, widths
-from jax_autorec import errors
 
 MODELS = ('fm', 'wide_deep', 'deepfm')
 _WITH_MLP = ('wide_deep', 'deepfm')
@@ -97,11 +96,7 @@ def _uniform(dims):
 def get_config(argument: str = 'movielens_1m'):
   """The table for 'DATA' or 'DATA,tiny'."""
   data, tiny = defaults.parse(argument)
-  if data not in _DATA:
-    raise errors.ConfigError(
-      f'No table {data!r}; the tables are: {", ".join(_DATA)}.'
-      + errors.nearest(data, _DATA)
-    )
+  defaults.check_table(data, _DATA)
   dims = _TINY_DIMS if tiny else widths.DIMS
   uniform = _uniform(dims)
   rows = {}

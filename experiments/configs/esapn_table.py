@@ -20,7 +20,6 @@ run.
 from ml_collections import config_dict
 
 from experiments.configs import defaults, esapn
-from jax_autorec import errors
 
 _DATA = ('movielens_1m', 'movielens_100k')
 
@@ -28,11 +27,7 @@ _DATA = ('movielens_1m', 'movielens_100k')
 def get_config(argument: str = 'movielens_1m'):
   """The table for 'DATA' or 'DATA,tiny'."""
   data, _ = defaults.parse(argument)
-  if data not in _DATA:
-    raise errors.ConfigError(
-      f'No table {data!r}; the tables are: {", ".join(_DATA)}.'
-      + errors.nearest(data, _DATA)
-    )
+  defaults.check_table(data, _DATA)
   config = esapn.get_config(argument)
   dims = config.search.dims
   # Name of the run -> name in tables, role.

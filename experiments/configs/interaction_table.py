@@ -16,7 +16,6 @@ the relative improvement of AUC - 1/2 on that of FM.
 from ml_collections import config_dict
 
 from experiments.configs import defaults
-from jax_autorec import errors
 
 _DATA = {'frappe': {'data.draw': 0}, 'diabetes130': {}, 'planted': {}}
 _HAND_MADE = {
@@ -52,11 +51,7 @@ _CONTROLS = {
 def get_config(argument: str = 'frappe'):
   """The table for 'DATA' or 'DATA,tiny'."""
   data, _ = defaults.parse(argument)
-  if data not in _DATA:
-    raise errors.ConfigError(
-      f'No table {data!r}; the tables are: {", ".join(_DATA)}.'
-      + errors.nearest(data, _DATA)
-    )
+  defaults.check_table(data, _DATA)
   rows = {
     model: {
       'config': f'base.py:{argument}',

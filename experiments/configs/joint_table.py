@@ -20,7 +20,6 @@ which fields and pairs say nothing.
 from ml_collections import config_dict
 
 from experiments.configs import defaults, widths
-from jax_autorec import errors
 
 _MODELS = {'adult': 'deepfm', 'criteo': 'deepfm', 'planted_noise': 'fm'}
 # What AutoFIS wants by itself: else settings would be compared, not searches.
@@ -53,11 +52,7 @@ _SEARCHES = {
 def get_config(argument: str = 'adult'):
   """The table for 'DATA' or 'DATA,tiny'."""
   data, tiny = defaults.parse(argument)
-  if data not in _MODELS:
-    raise errors.ConfigError(
-      f'No table {data!r}; the tables are: {", ".join(_MODELS)}.'
-      + errors.nearest(data, _MODELS)
-    )
+  defaults.check_table(data, _MODELS)
   model, is_planted = _MODELS[data], data.startswith('planted')
   dim = 8 if tiny else max(widths.DIMS)
   shared = {'model': model, 'controls': ()}

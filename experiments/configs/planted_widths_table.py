@@ -19,7 +19,7 @@ Settings were chosen on seeds 0 to 3, so the table has others.
 
 from ml_collections import config_dict
 
-from jax_autorec import errors
+from experiments.configs import defaults
 
 _DIMS = {'search.dims': (2, 4, 8, 16)}
 
@@ -93,11 +93,7 @@ def _controls(name, draws):
 
 def get_config(argument: str = 'ranks'):
   """The table for one kind of planted data."""
-  if argument not in _TABLES:
-    raise errors.ConfigError(
-      f'No table {argument!r}; the tables are: {", ".join(_TABLES)}.'
-      + errors.nearest(argument, _TABLES)
-    )
+  defaults.check_table(argument, _TABLES)
   rows = {
     label: {
       'config': f'{config}.py:planted_{argument}',
