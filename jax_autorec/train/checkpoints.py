@@ -79,6 +79,10 @@ def _overwrite(rows: Array, block: Array, start: Array) -> Array:
   return lax.dynamic_update_slice_in_dim(rows, block, start, 0)
 
 
+def _best_step(metrics):
+  return metrics['best_step']
+
+
 class Checkpoints:
   """Orbax checkpoints of one stage, the latest two and the best.
 
@@ -127,13 +131,15 @@ class Checkpoints:
           [
             policies.LatestN(2),
             policies.BestN(
-              get_metric_fn=lambda metrics: metrics['score'],
+              get_metric_fn=_best_step,
               reverse=False,
               n=1,
               keep_checkpoints_without_metrics=False,
             ),
           ]
         ),
+        # Else metrics are not written, and forgotten once this is reopened.
+        best_fn=_best_step,
         enable_async_checkpointing=True,
       ),
     )
@@ -143,7 +149,7 @@ class Checkpoints:
     step: int,
     state: PyTree,
     progress: dict[str, Any],
-    score: float | None = None,
+    best: bool = False,
   ) -> None:
     """Saves; returns once the state may be donated.
 
@@ -154,8 +160,7 @@ class Checkpoints:
       step: steps done.
       state: arrays.
       progress: JSON values that go with them.
-      score: quality of the weights, higher is better; None for a checkpoint
-        between evaluations.
+      best: whether its weights are the best so far.
 
     Raises:
       CheckpointError: where writing fails, a disk is full, say; what was saved
@@ -178,7 +183,7 @@ class Checkpoints:
           state=self._ocp.args.PyTreeSave(stored),
           progress=self._ocp.args.JsonSave(contents),
         ),
-        metrics=None if score is None else {'score': float(score)},
+        metrics={'best_step': step if best else -1},
         force=True,
       )
     except (OSError, ValueError) as error:
@@ -282,9 +287,14 @@ class Checkpoints:
       )
 
   def _failed(self, verb, step, error):
+    cure = {
+      'write': 'Check free space and permissions, or give another --workdir.',
+      'read': 'Delete that directory to train this stage anew, or give '
+      'another --workdir.',
+    }
     return errors.CheckpointError(
-      f'Cannot {verb} checkpoint {step} in {self._directory}: {error}. Check '
-      'free space and permissions, or give another --workdir.'
+      f'Cannot {verb} checkpoint {step} in {self._directory}: {error}. '
+      f'{cure[verb]}'
     )
 
   def wait(self) -> None:
@@ -315,15 +325,13 @@ class InMemory:
   """The same interface for a run without a workdir: keeps the best alone."""
 
   def __init__(self):
-    self._best: tuple[float, int, PyTree, dict[str, Any]] | None = None
+    self._best: tuple[int, PyTree, dict[str, Any]] | None = None
 
-  def save(self, step, state, progress, score=None):
-    if score is None:
-      return
-    if self._best is None or score > self._best[0]:
+  def save(self, step, state, progress, best=False):
+    if best:
       # The next step takes the state's own buffers.
       copy = jax.tree.map(lambda x: x.copy(), state)
-      self._best = (score, step, copy, dict(progress))
+      self._best = (step, copy, dict(progress))
 
   def restore(self, like):
     del like  # Nothing outlives the process.
@@ -331,9 +339,9 @@ class InMemory:
 
   def restore_step(self, step, like):
     del like
-    if self._best is None or self._best[1] != step:
+    if self._best is None or self._best[0] != step:
       raise errors.CheckpointError(f'Step {step} was not kept in memory.')
-    return self._best[2], self._best[3]
+    return self._best[1:]
 
   def wait(self):
     pass

@@ -242,7 +242,7 @@ def fit(
           position.step,
           program.fetch(state),
           dataclasses.asdict(position),
-          position.best if improved else None,
+          best=improved,
         )
         saved_at = last_time = time.monotonic()
         save_cost = saved_at - now

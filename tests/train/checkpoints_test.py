@@ -108,8 +108,8 @@ class CheckpointsTest(parameterized.TestCase):
 
   def test_keeps_the_latest_two_and_the_best(self):
     opened = self._open()
-    for step, score in [(1, 0.5), (2, 0.9), (3, 0.6), (4, 0.7), (5, None)]:
-      opened.save(step, _state(step), {'step': step}, score)
+    for step in range(1, 6):
+      opened.save(step, _state(step), {'step': step}, best=step < 3)
     opened.wait()
     kept = sorted(path.name for path in self.directory.iterdir())
     self.assertEqual(kept, ['2', '4', '5'])
@@ -119,6 +119,18 @@ class CheckpointsTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.CheckpointError, 'read checkpoint 1'):
       opened.restore_step(1, _state(9))
     self.assertGreater(opened.bytes_on_disk(), 700 * 3 * 4 * 3)
+
+  def test_the_best_outlives_the_process(self):
+    for steps in ([1, 2, 3], [4, 5, 6]):
+      opened = self._open()
+      for step in steps:
+        opened.save(step, _state(step), {'step': step}, best=step == 2)
+      opened.close()
+    kept = sorted(path.name for path in self.directory.iterdir())
+    self.assertEqual(kept, ['2', '5', '6'])
+    _assert_same_bits(
+      self, self._open().restore_step(2, _state(9))[0], _state(2)
+    )
 
   @parameterized.named_parameters((k, *v) for k, v in _DAMAGES.items())
   def test_damage_falls_back_to_the_one_before(self, pattern, how):
@@ -231,8 +243,8 @@ class InMemoryTest(absltest.TestCase):
       lambda state: {**state, 'step': state['step'] + 1}, donate_argnums=0
     )
     kept, state = checkpoints.InMemory(), _state(5)
-    for i, score in enumerate([0.5, None, 0.7, 0.6]):
-      kept.save(i, state, {'step': i}, score)
+    for i, best in enumerate([True, False, True, False]):
+      kept.save(i, state, {'step': i}, best)
       state = step(state)
     best, progress = kept.restore_step(2, state)
     self.assertEqual((best['step'], progress), (7, {'step': 2}))
