@@ -125,7 +125,7 @@ _PLANTED = {
 # Data set -> settings; 'models' holds what differs by model. Frappe's are
 # those of the BARS logs (d = 10, Adam 1e-3, batch 4096, L2 on whole tables).
 PROTOCOLS: dict[str, dict[str, Any]] = {
-  'planted': _PLANTED,
+  **dict.fromkeys(('planted', 'planted_triples'), _PLANTED),
   # Few rows per id: vectors need more decay than gates need to tell pairs
   # apart, so the search has weights' settings of its own.
   'planted_hard': _PLANTED

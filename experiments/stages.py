@@ -429,7 +429,7 @@ def _report(values, data, models, tests, derived, file):
         for trial in derived.trials
       ]
   if data.truth:
-    report['truth'] = {'pairs': data.truth['pairs']}
+    report['truth'] = {k: data.truth[k] for k in ('pairs', 'triples')}
     report['bayes'] = {'test': data.truth['test']}
     if _terms(space, is_open=True):
       report['recovered'] = _recovered(space, architecture, data.truth)
@@ -462,10 +462,10 @@ def _memberships(architecture: arch_lib.Architecture) -> int:
 
 
 def _recovered(space, architecture, truth):
-  """How the kept pairs compare with the planted ones."""
-  planted = {tuple(pair) for pair in truth['pairs']}
-  kept = {term for term in _terms(architecture) if len(term) == 2}
-  others = {term for term in _terms(space) if len(term) == 2} - planted
+  """How the kept products compare with the planted ones of their orders."""
+  terms, kept = _terms(space), _terms(architecture)
+  planted = {tuple(t) for t in [*truth['pairs'], *truth['triples']]} & terms
+  others = terms - planted
   return {
     'planted': len(planted),
     'planted_kept': len(planted & kept),

@@ -1,7 +1,8 @@
 """AutoFIS against its controls, over seeds.
 
 Question: do the pairs that AutoFIS keeps do as well as all of them, and better
-than as many random ones? On planted data: are they the planted ones?
+than as many random ones? On planted data: are they the planted ones? On
+'planted_triples' products of order 2 and 3 are searched together.
 
   python -m experiments.compare \
     --config=experiments/configs/autofis_table.py:frappe \
@@ -12,10 +13,13 @@ from ml_collections import config_dict
 
 from experiments.configs import defaults
 
-_SEEDS = {'planted': range(1, 11), 'planted_hard': range(1, 11)}
+_SEEDS = {
+  name: range(1, 11) for name in ('planted', 'planted_hard', 'planted_triples')
+}
 _ROWS = {
   'planted': {'fm': {'model': 'fm'}},
   'planted_hard': {'fm': {'model': 'fm'}},
+  'planted_triples': {'fm': {'model': 'fm', 'search.order': 3}},
   'frappe': {
     'fm': {'model': 'fm', 'data.draw': 0},
     'deepfm': {'model': 'deepfm', 'data.draw': 0},

@@ -112,6 +112,15 @@ PRESETS = {
     'zipf': 1.2,
     'std': 0.5,
   },
+  # Cells of a triple are many: few values, for rows enough in each.
+  'planted_triples': {
+    'num_pairs': 4,
+    'num_triples': 4,
+    'num_fields': 8,
+    'max_values': 16,
+    'zipf': 0.5,
+    'widths': (2, 4),
+  },
 }
 
 
@@ -119,7 +128,7 @@ def generate(name: str = 'planted', **overrides) -> dataset_lib.Dataset:
   """Makes a planted data set.
 
   Args:
-    name: 'planted' or 'planted_hard'.
+    name: one of `PRESETS`.
     **overrides: of `Settings`.
 
   Returns:

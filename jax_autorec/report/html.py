@@ -216,7 +216,7 @@ def _tiles(report) -> list[tuple[str, str]]:
     tiles.append((what, f'{search["kept"]} of {search["of"]}'))
   if recovered:
     found = f'{recovered["planted_kept"]} of {recovered["planted"]}'
-    tiles.append(('planted pairs found', found))
+    tiles.append(('planted products found', found))
   closed = gap_closed(report, report)
   if closed is not None:
     tiles.append(('of the gap to the optimum closed', f'{closed:.1%}'))
@@ -350,7 +350,7 @@ def _summary(report) -> list[str]:
   recovered = report.get('recovered')
   if recovered:
     lines.append(
-      f'Of {recovered["planted"]} planted pairs {recovered["planted_kept"]} '
+      f'Of {recovered["planted"]} planted products {recovered["planted_kept"]} '
       f'were kept; of {recovered["others"]} others '
       f'{recovered["others_pruned"]} were pruned.'
     )
@@ -612,7 +612,7 @@ def _level_pictures(report):
 
 
 def _gate_sections(report, metrics, architecture):
-  planted = [tuple(p) for p in report.get('truth', {}).get('pairs', [])]
+  planted = [tuple(t) for own in report.get('truth', {}).values() for t in own]
   names: dict[str, list[tuple[str, ...]]] = {}
   history: dict[str, tuple[list[int], list[list[float]]]] = {}
   for line in metrics:
@@ -624,8 +624,8 @@ def _gate_sections(report, metrics, architecture):
       rows.append(values)
   for name, (steps, rows) in history.items():
     terms = names[name]
-    is_pairs = len(terms[0]) == 2
-    truth = planted if is_pairs else []
+    order = len(terms[0])
+    truth = [term for term in planted if len(term) == order]
     known = [term in truth for term in terms] if truth else None
     figures = [
       (
@@ -647,7 +647,7 @@ def _gate_sections(report, metrics, architecture):
       caption += '; orange: not planted.' if known else '.'
       figures.append((f'Strongest {name}', strongest, caption))
     yield f'Gates of the {name} over the search', figures
-    if is_pairs:
+    if order == 2:
       fields = [field['name'] for field in architecture.get('fields', [])]
       svg = plots.pair_map(fields, dict(zip(terms, rows[-1])), truth)
       caption = 'Size of each gate at the end of the search.'
