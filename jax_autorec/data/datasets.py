@@ -16,11 +16,11 @@ from jax_autorec.data import (
   planted,
   planted_fields,
   planted_numeric,
-  readers,
   store,
 )
 from jax_autorec.data import progress as progress_lib
 from jax_autorec.data import source as source_lib
+from jax_autorec.data import text as text_lib
 
 Column = source_lib.Column
 _CACHE_VARIABLE = 'JAX_AUTOREC_CACHE'
@@ -67,7 +67,7 @@ def _uncompressed(path: str) -> str:
 
 def _first_word(path: str) -> str:
   """The first cell of a file of commas."""
-  line = next(readers.text_blocks(path), b'').split(b'\n')[0]
+  line = next(text_lib.blocks(path), b'').split(b'\n')[0]
   return line.decode('utf-8-sig', 'replace').split(',')[0]
 
 

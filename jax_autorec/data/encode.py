@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from jax_autorec import errors
 from jax_autorec import schema as schema_lib
-from jax_autorec.data import readers
+from jax_autorec.data import arrays, arrow
 from jax_autorec.data import source as source_lib
 from jax_autorec.data import vocabulary as vocabulary_lib
 from jax_autorec.data.vocabulary import MISSING, PAD
@@ -34,7 +34,7 @@ def split_cells(
   """
   if isinstance(column, pa.ChunkedArray):
     column = column.combine_chunks()
-  if not readers.has_lists(column):
+  if not arrow.has_lists(column):
     if spec.separator is None:
       raise errors.DataError(
         f'Column {spec.name!r} has max_length {spec.max_length}, but its cells '
@@ -150,7 +150,7 @@ class Encoder:
       DataError: for a missing column, unequal lengths or a cell that is no
         number; names column and row.
     """
-    table, bad = readers.from_arrays(self.source, rows, labelled=False)
+    table, bad = arrays.from_arrays(self.source, rows, labelled=False)
     if bad:
       raise errors.DataError(str(bad[0]))
     return self.encode_table(table)

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jax_autorec import errors
-from jax_autorec.data import readers, store
+from jax_autorec.data import arrow, store
+from jax_autorec.data import lines as lines_lib
+from jax_autorec.data import text as text_lib
 
 _SAMPLE_ROWS = 20_000
 _LABELS = ('label', 'click', 'clicked', 'target', 'y', 'action', 'rating')
@@ -119,8 +121,8 @@ def _parquet(path):
 def _cells(name, column):
   """A column's cells: texts as the reader makes them, or lists of values."""
   try:
-    column = readers.plain(pa.chunked_array([column]))
-    if readers.has_lists(column):
+    column = arrow.plain(pa.chunked_array([column]))
+    if arrow.has_lists(column):
       return [values or [] for values in column.to_pylist()]
     texts = pc.cast(column, pa.string())
   except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -132,7 +134,7 @@ def _cells(name, column):
 
 def _delimited(path):
   data = b''
-  for block in readers.text_blocks(path):
+  for block in text_lib.blocks(path):
     data = block
     break
   if not data:
@@ -152,13 +154,13 @@ def _delimited(path):
   if not lines:
     raise errors.DataError(f'{path} has no rows.')
   delimiter = max(_DELIMITERS, key=lambda d: _num_cells(lines[:50], d))
-  rows = [readers.cells(line, delimiter, True) or [] for line in lines]
+  rows = [lines_lib.cells(line, delimiter, True) or [] for line in lines]
   head = [f'delimiter = {_text(delimiter)}']
   if encoding != 'utf-8':
     head.append(f'encoding = "{encoding}"  # A GUESS: it is not utf-8')
   first = [cell.strip() for cell in rows[0]]
   # The index of a DataFrame comes first, without a name.
-  has_header = all(first[1:]) and not any(map(readers.is_number, first))
+  has_header = all(first[1:]) and not any(map(arrow.is_number, first))
   if has_header:
     names, rows = first, rows[1:]
   else:
@@ -176,7 +178,7 @@ def _delimited(path):
 
 def _num_cells(lines, delimiter):
   """How many cells nearly all lines have at least."""
-  counts = sorted(len(readers.cells(l, delimiter, True) or ()) for l in lines)
+  counts = sorted(len(lines_lib.cells(l, delimiter, True) or ()) for l in lines)
   return counts[len(counts) // 10]  # A cell of several lines spoils some.
 
 
@@ -202,7 +204,7 @@ def _guess_label(names, rows):
     positive = [x for x in values if x.lower() in _POSITIVE]
     if len(values) == 2 and positive:
       declared += f'\nlabel_positive = [{_text(positive[-1])}]'
-    elif all(readers.is_number(x) for x in values):
+    elif all(arrow.is_number(x) for x in values):
       middle = sorted(map(float, values))[len(values) // 2]
       declared += f'\nlabel_threshold = {middle}  # A GUESS: from where on 1?'
     else:
@@ -224,7 +226,7 @@ def _column(name, cells):
   values = [cell for cell in cells if cell not in _MISSING]
   distinct = set(values)
   decimal = any('.' in value or 'e' in value.lower() for value in distinct)
-  numbers = bool(values) and all(readers.is_number(value) for value in distinct)
+  numbers = bool(values) and all(arrow.is_number(value) for value in distinct)
   # Whole numbers that are nearly all different, or few, are ids more often
   # than quantities.
   several = 20 < len(distinct) < 0.5 * len(values)

@@ -21,9 +21,10 @@ import pyarrow.compute as pc
 
 from jax_autorec import errors
 from jax_autorec import schema as schema_lib
+from jax_autorec.data import arrow, encode, readers, store, transforms
 from jax_autorec.data import dataset as dataset_lib
-from jax_autorec.data import encode, readers, store, transforms
 from jax_autorec.data import source as source_lib
+from jax_autorec.data import text as text_lib
 from jax_autorec.data import vocabulary as vocabulary_lib
 
 Progress = Callable[[float, float], None]
@@ -165,7 +166,7 @@ def _as_typed(texts):
   for text in texts:
     if text.lower() in ('true', 'false'):
       known.add(text.lower())
-    elif readers.is_number(text):
+    elif arrow.is_number(text):
       known.add(pc.cast(pa.scalar(float(text)), pa.string()).as_py())
   return sorted(known)
 
@@ -479,7 +480,7 @@ def _named_rows(source, rows):
   named = np.memmap(rows.directory / 'named', np.uint8, 'w+', shape=rows.rows)
   named[:] = _NONE
   for split, path in source.rows.items():
-    for data in readers.text_blocks(path):
+    for data in text_lib.blocks(path):
       try:
         numbers = np.array(data.split(), np.int64)
       except ValueError as error:

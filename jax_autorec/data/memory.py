@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from jax_autorec import errors
+from jax_autorec.data import arrays, ingest, readers, store
 from jax_autorec.data import dataset as dataset_lib
-from jax_autorec.data import ingest, readers, store
 from jax_autorec.data import source as source_lib
 
 _ROWS = 2**16  # Rows encoded at a time.
@@ -69,7 +69,7 @@ def from_arrays(
   tables = {'all' if test is None else 'train': train}
   tables |= {'valid': valid, 'test': test}
   tables = {
-    split: readers.as_table(rows, f'{name}, {split}')
+    split: arrays.as_table(rows, f'{name}, {split}')
     for split, rows in tables.items()
     if rows is not None
   }
@@ -117,7 +117,7 @@ def _blocks(source, tables) -> Iterator[tuple[str, readers.Block, float]]:
   for split, table in tables.items():
     for start in range(0, max(len(table), 1), _ROWS):
       part = table.slice(start, _ROWS)
-      good, bad = readers.from_arrays(source, part)
+      good, bad = arrays.from_arrays(source, part)
       bad = [
         dataclasses.replace(
           row, path=f'{source.name}, {split}', line=row.line + start

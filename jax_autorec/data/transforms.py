@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from jax_autorec import errors
-from jax_autorec.data import readers
 from jax_autorec.data import source as source_lib
+from jax_autorec.data import text as text_lib
 
 
 def make(source: source_lib.Source) -> Callable[[pa.Table], pa.Table]:
@@ -72,7 +72,7 @@ def _side_table(path, names, delimiter):
   Files of commas are in utf-8, have a header line and quoted cells.
   """
   is_csv = path.removesuffix('.gz').removesuffix('.zst').endswith('.csv')
-  data = b''.join(readers.text_blocks(path)).replace(b'\r\n', b'\n')
+  data = b''.join(text_lib.blocks(path)).replace(b'\r\n', b'\n')
   if is_csv:
     data, delimiter = data.partition(b'\n')[2], ','
   else:

@@ -5,14 +5,12 @@ import tempfile
 from unittest import mock
 
 from absl.testing import absltest, parameterized
-import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jax_autorec import errors
-from jax_autorec.data import readers
+from jax_autorec.data import arrays, arrow, readers
 from jax_autorec.data import source as source_lib
 
 Column = source_lib.Column
@@ -114,19 +112,6 @@ class GoodInputTest(_ReadersTest):
     self.assertEqual([row['city'] for row in rows], ['Rome', 'Bern'])
     self.assertEmpty(bad)
 
-  def test_cells_are_cut_as_arrow_cuts_them(self):
-    for line, found in [
-      ('a,b', ['a', 'b']),
-      ('a,"b,c","d""e"', ['a', 'b,c', 'd"e']),
-      ('a"b,"c"d,', ['a"b', 'cd', '']),
-      ('"",x', ['', 'x']),
-      ('"a,b', None),
-      ('a,"', None),
-    ]:
-      self.assertEqual(readers.cells(line, ',', True), found, line)
-    self.assertEqual(readers.cells('"a::b"::c', '::', True), ['a::b', 'c'])
-    self.assertEqual(readers.cells('"a,b', ',', False), ['"a', 'b'])
-
   @parameterized.product(
     delimiter=['\t', '::', ';', '§'], has_header=[True, False]
   )
@@ -204,72 +189,6 @@ class GoodInputTest(_ReadersTest):
     self.assertEqual([r['code'] for r in rows], ['1', None, '2'])
     self.assertNotIn('unused', rows[0])
 
-  @parameterized.parameters('dict', 'pandas', 'arrow', 'stream')
-  def test_tables_in_memory(self, kind):
-    values = {
-      'label': np.array([1, 0, 1]),
-      'age': np.array([1.5, np.nan, 3.0]),
-      'city': np.array(['Rome', None, ''], object),
-    }
-    rows = {
-      'dict': lambda: values,
-      'pandas': lambda: pd.DataFrame(values),
-      'arrow': lambda: pa.table(values),
-      'stream': lambda: pa.RecordBatchReader.from_batches(
-        (t := pa.table(values)).schema, t.to_batches()
-      ),
-    }[kind]()
-    table, bad = readers.from_arrays(_source(), rows)
-    self.assertEmpty(bad)
-    self.assertEqual(table['age'].to_pylist(), [1.5, None, 3.0])
-    self.assertEqual(table['city'].to_pylist(), ['Rome', None, None])
-    self.assertEqual(table['label'].to_pylist(), [1.0, 0.0, 1.0])
-
-  def test_defaults_of_numbers_and_lists(self):
-    columns = [Column('code', default='none')]
-    columns.append(Column('tags', max_length=2, default='none'))
-    rows = {'label': [1, 0], 'code': pa.array([7, None])}
-    rows['tags'] = pa.array([None, ['a', 'b']])
-    table, bad = readers.from_arrays(_source(columns), rows)
-    self.assertEmpty(bad)
-    self.assertEqual(table['code'].to_pylist(), ['7', 'none'])
-    self.assertEqual(table['tags'].to_pylist(), [['none'], ['a', 'b']])
-
-  def test_jax_arrays_lists_of_one_length_and_numbers_in_texts(self):
-    columns = [Column('age', 'numeric'), Column('tags', max_length=2)]
-    rows = {
-      'label': jnp.array([1, 0, 1]),
-      'age': [' 5 ', '+7', '.5'],
-      'tags': pa.array([[1, 2]] * 3, pa.list_(pa.int32(), 2)),
-    }
-    table, bad = readers.from_arrays(_source(columns), rows)
-    self.assertEmpty(bad)
-    self.assertEqual(table['label'].to_pylist(), [1, 0, 1])
-    self.assertEqual(table['age'].to_pylist(), [5, 7, 0.5])
-    self.assertEqual(table['tags'].to_pylist(), [[1, 2]] * 3)
-
-  def test_types_that_dataframes_export(self):
-    """Views, dictionaries, moments, as polars and pandas have them."""
-    cities = pa.array(['Rome', '', 'Oslo'], pa.string_view())
-    codes = pa.array([0, None, 1], pa.uint32())
-    moments = np.array(['2024-01-01', '2024-01-02', 'NaT'], 'datetime64[ns]')
-    columns = {
-      'label': pa.array([1, 0, 1], pa.int8()),
-      'city': cities,
-      'shop': pa.DictionaryArray.from_arrays(codes, cities.slice(1, 2)),
-      'age': pa.DictionaryArray.from_arrays(codes, pa.array([30, 40])),
-      'when': pa.array(moments, from_pandas=True),
-    }
-    names = [Column('city'), Column('shop'), Column('age', 'numeric')]
-    names.append(Column('when', 'numeric'))
-    table, bad = readers.from_arrays(_source(names), pa.table(columns))
-    self.assertEmpty(bad)
-    self.assertEqual(table['city'].to_pylist(), ['Rome', None, 'Oslo'])
-    self.assertEqual(table['shop'].to_pylist(), [None, None, 'Oslo'])
-    self.assertEqual(table['age'].to_pylist(), [30.0, None, 40.0])
-    day = 1704067200.0
-    self.assertEqual(table['when'].to_pylist(), [day, day + 86400, None])
-
 
 class BadInputTest(_ReadersTest):
   @parameterized.named_parameters(
@@ -341,7 +260,7 @@ class BadInputTest(_ReadersTest):
     self.assertIn("row 2: column 'age' is no number", str(bad[0]))
     self.assertIn('old', bad[0].text)
     self.assertIn("column 'weight' is 0.0; expected a weight", bad[1].reason)
-    table, bad = readers.from_arrays(source, columns)
+    table, bad = arrays.from_arrays(source, columns)
     self.assertEqual(table['age'].to_pylist(), [1.0, 3.0])
     self.assertEqual([b.line for b in bad], [1, 3])
 
@@ -361,7 +280,7 @@ class BadInputTest(_ReadersTest):
   def test_what_only_arrow_refuses_is_one_bad_line(self):
     lines = [f'1,{i},a,b' for i in range(9)]
     text = '\n'.join(['label,age,city,plan', *lines, '1,2,a\x1fb,c']) + '\n'
-    with mock.patch.object(readers, 'is_number', lambda cell: True):
+    with mock.patch.object(arrow, 'is_number', lambda cell: True):
       rows, bad, _ = self._read(_source(), text.replace(',4,', ',four,'))
     self.assertEqual([row['age'] for row in rows[:5]], [0, 1, 2, 3, 5])
     self.assertEqual([b.line for b in bad], [6])
@@ -419,34 +338,6 @@ class BadInputTest(_ReadersTest):
     source = _source([Column('city')], format='parquet')
     with self.assertRaisesRegex(errors.DataError, 'is damaged after row'):
       list(readers.read(source, path))
-
-  @parameterized.parameters(
-    ([{'a': 1}, None], "column 'city' is struct"),
-    ([b'\xff', b'a'], "column 'city' is binary"),
-  )
-  def test_columns_that_hold_no_values_are_named(self, values, message):
-    rows = {'label': [1, 0], 'city': values}
-    with self.assertRaisesRegex(errors.DataError, message):
-      readers.from_arrays(_source([Column('city')]), rows)
-
-  def test_lists_where_single_values_are_meant(self):
-    rows = {'label': [1, 0], 'city': ['a', 'b'], 'group': [['a'], ['b']]}
-    source = _source([Column('city')], group='group')
-    with self.assertRaisesRegex(errors.DataError, "column 'group' holds lists"):
-      readers.from_arrays(source, rows)
-
-  def test_arrays_of_unequal_length_and_absent_columns(self):
-    with self.assertRaisesRegex(errors.DataError, 'one length'):
-      readers.from_arrays(
-        _source(), {'label': [1], 'age': [1.0, 2.0], 'city': ['a']}
-      )
-    with self.assertRaisesRegex(errors.DataError, "no column 'city'"):
-      readers.from_arrays(_source(), {'label': [1], 'age': [1.0]})
-    with self.assertRaisesRegex(errors.DataError, 'expected a dict of arrays'):
-      readers.from_arrays(_source(), [1, 2, 3])
-    with self.assertRaisesRegex(errors.DataError, 'expected a dict of arrays'):
-      twice = pd.DataFrame([[1, 2, 'a', 'b']], columns=['label', 'age'] * 2)
-      readers.from_arrays(_source(), twice)
 
 
 if __name__ == '__main__':
