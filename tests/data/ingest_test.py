@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jax_autorec import errors
-from jax_autorec.data import ingest, store
+from jax_autorec.data import fitting, ingest, provisional, store
 from jax_autorec.data import source as source_lib
 
 Column = source_lib.Column
@@ -177,8 +177,8 @@ class FitTest(_IngestTest):
       )
       small = functools.partial(ingest.readers.read, block_bytes=block)
       with (
-        mock.patch.object(ingest, '_ROWS', rows),
-        mock.patch.object(ingest, '_SAMPLE', 100),
+        mock.patch.object(provisional, 'ROWS', rows),
+        mock.patch.object(fitting, '_SAMPLE', 100),
         mock.patch.object(ingest.readers, 'read', small),
       ):
         target = ingest.prepare(source, self.root / f'{rows}-{kind}')
