@@ -25,7 +25,7 @@ from absl import logging
 from ml_collections import config_dict
 import numpy as np
 
-from experiments import cli, differences
+from experiments import changes, cli, differences
 from experiments import settings as settings_lib
 from jax_autorec import errors, files
 
@@ -143,7 +143,7 @@ class Cell:
     except errors.AutorecError as error:
       return f'its config cannot be read any more: {error}'
     values, fresh = json.loads(json.dumps(found, default=list))
-    return settings_lib.changes(old, values, fresh)
+    return changes.between(old, values, fresh)
 
   @property
   def is_running(self) -> bool:

@@ -16,7 +16,7 @@ import sys
 
 from absl import flags
 
-from experiments import cli
+from experiments import changes, cli
 from experiments import settings as settings_lib
 from jax_autorec import errors, files
 
@@ -70,7 +70,7 @@ def _claim(workdir: pathlib.Path, values) -> None:
       old = json.loads(path.read_text('utf-8')) if path.exists() else {}
       plain = cli.read_config(cli.chosen_config(sys.argv[1:], _DEFAULT))
       fresh = json.dumps(settings_lib.resolve(plain), default=list)
-      changed = settings_lib.changes(old, json.loads(text), json.loads(fresh))
+      changed = changes.between(old, json.loads(text), json.loads(fresh))
       if changed:
         raise errors.CheckpointError(
           f'{workdir} holds a run with another config: {changed}. Give '

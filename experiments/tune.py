@@ -34,6 +34,7 @@ from absl import flags, logging
 
 from experiments import cells as cells_lib
 from experiments import cli, tuning
+from experiments import known as known_lib
 from experiments import settings as settings_lib
 from jax_autorec import errors
 
@@ -115,7 +116,7 @@ def _store(values) -> tuning.Store:
       "What a ',tiny' run chooses is for no other run: give it a file of its "
       'own with --output.'
     )
-  path = _OUTPUT.value or settings_lib.TUNED / f'{name}.json'
+  path = _OUTPUT.value or known_lib.TUNED / f'{name}.json'
   return tuning.Store(pathlib.Path(path), _data_name(values))
 
 

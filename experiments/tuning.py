@@ -16,6 +16,7 @@ import pathlib
 from typing import Any
 
 from experiments import cells as cells_lib
+from experiments import known as known_lib
 from experiments import settings as settings_lib
 from jax_autorec import errors, files
 
@@ -27,7 +28,7 @@ class Target:
   """What a grid is trained of.
 
   Attributes:
-    label: names its values, as `settings.known` asks for them.
+    label: names its values, as `known.known` asks for them.
     values: resolved config, with batch sizes; what the grid sets is replaced.
     grid: cells: axis -> value.
     architecture: cell -> what is trained; a search runs at the first call.
@@ -69,7 +70,7 @@ def of_model(
   from jax_autorec import spaces
   from jax_autorec.search import controls
 
-  known = settings_lib.known(values['data'], label, tuned=False)
+  known = known_lib.known(values['data'], label, tuned=False)
   known |= settings_lib.given(values['train'])
   if known['batch_size'] is None:
     known['batch_size'] = settings_lib.batch_size(data.train.num_rows)
@@ -212,7 +213,7 @@ class Store:
     """
     self.path, self._data = path, dict(data)
     held = self.read().get('data', self._data)
-    if settings_lib.other_data(held, self._data):
+    if known_lib.other_data(held, self._data):
       raise errors.ConfigError(
         f'{path} holds what was tuned on {held}, not on {dict(data)}: give '
         'another --output, or move that file.'
@@ -220,7 +221,7 @@ class Store:
 
   def read(self) -> dict[str, Any]:
     """Its content: 'chosen', 'cells', 'searched', each by label."""
-    return settings_lib.read_tuned(self.path)
+    return known_lib.read_tuned(self.path)
 
   @contextlib.contextmanager
   def update(self):

@@ -1,8 +1,9 @@
 """Settings shared by the configs: data sets, base models, tiny runs.
 
-A value of None in `train` or `model_options` is filled in from PROTOCOLS and
-from what `experiments.tune` has chosen, once the data set and the model are
-known (`experiments.settings`). A value given by a person always wins.
+A value of None in `train` or `model_options` is filled in from
+`experiments.protocols` and from what `experiments.tune` has chosen, once the
+data set and the model are known (`experiments.settings`). A value given by a
+person always wins.
 """
 
 from collections.abc import Iterable

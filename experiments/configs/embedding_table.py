@@ -11,7 +11,7 @@ four full trainings, some 2.4 times as long, and so a strong one.
 movielens_1m is all ratings, divided at random 8:1:1; a rating of 4 is a like;
 user and item attributes are fields. Its MLPs are those of AutoDim's paper,
 2 x 128 with batch normalisation and a dropout of .2, which is then not tuned;
-other data sets take what `experiments.settings` knows. criteo is a smoke run:
+other data sets take what `experiments.known` has. criteo is a smoke run:
 our sample's columns are too small to say anything on widths.
 
 Tune first, then compare; both go on where they were stopped:

@@ -2,7 +2,8 @@
 
 from jax_autorec.report.comparison import how_made
 from jax_autorec.report.comparison import render as render_comparison
-from jax_autorec.report.html import gap_closed, render, write
+from jax_autorec.report.html import render, write
+from jax_autorec.report.tables import gap_closed
 
 __all__ = [
   'gap_closed',

@@ -8,6 +8,7 @@ from absl.testing import absltest, parameterized
 import numpy as np
 
 from experiments import cells
+from experiments import known as known_lib
 from experiments import settings as settings_lib
 from experiments.configs import (
   autofis_table,
@@ -252,7 +253,7 @@ class StateTest(_Case):
     (self.workdir / 'planted.json').write_text(
       json.dumps({'chosen': {'fm+fde': {'embedding_l2': 9.0}}})
     )
-    with mock.patch.object(settings_lib, 'TUNED', self.workdir):
+    with mock.patch.object(known_lib, 'TUNED', self.workdir):
       (cell,) = self.make([1], self.rows[:1])
       self.assertIn('train.embedding_l2', cell.outdated)
 

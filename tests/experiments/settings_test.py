@@ -5,6 +5,7 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 
 from experiments import cli
+from experiments import known as known_lib
 from experiments import settings as settings_lib
 from experiments.configs import (
   autodim,
@@ -15,22 +16,17 @@ from experiments.configs import (
   joint,
   ras,
 )
-from jax_autorec import errors, spaces
-from jax_autorec import schema as schema_lib
+from jax_autorec import errors
 
 
-def _with_tuned(test, name, chosen, data=None, searched=None):
-  """Puts a file of tuned values where `settings` looks for them."""
+def _with_tuned(test, name, chosen, searched=None):
+  """Puts a file of tuned values where `known` looks for them."""
   directory = pathlib.Path(test.create_tempdir())
-  options = defaults.config(data or name, 'base').data.to_dict()
+  options = defaults.config(name, 'base').data.to_dict()
   options.pop('max_rows')
   content = {'chosen': chosen, 'data': options, 'searched': searched or {}}
   (directory / f'{name}.json').write_text(json.dumps(content))
-  test.enter_context(mock.patch.object(settings_lib, 'TUNED', directory))
-
-
-def _searches(name):
-  return settings_lib.known({'name': name}, 'fm', tuned=False)['search']
+  test.enter_context(mock.patch.object(known_lib, 'TUNED', directory))
 
 
 class ResolveTest(parameterized.TestCase):
@@ -202,13 +198,6 @@ class ResolveTest(parameterized.TestCase):
     values = settings_lib.resolve(autofis.get_config('planted'))
     self.assertIsNone(values['search']['min_steps'])
 
-  def test_what_suits_any_data_stands_where_a_protocol_says_nothing(self):
-    searches = _searches('frappe')
-    self.assertEqual(searches['autofis']['ratio'], 2.0)
-    self.assertNotIn('min_steps', searches['autofis'])
-    anywhere = _searches('adult')
-    self.assertEqual(searches['nis'], anywhere['nis'])
-
   def test_the_protocol_alone_is_for_unsearched_models(self):
     _with_tuned(self, 'frappe', {'deepfm': {'embedding_l2': 7.0}})
     config = base.get_config('frappe')
@@ -220,38 +209,6 @@ class ResolveTest(parameterized.TestCase):
     config.tuned = True
     train = settings_lib.resolve(config)['train']
     self.assertEqual(train['embedding_l2'], 7.0)
-
-  def test_a_schema_file_does_not_take_a_named_sets_values(self):
-    _with_tuned(self, 'frappe', {'fm+gates': {'learning_rate': 3.0}})
-    values = settings_lib.resolve(autofis.get_config('my/frappe.toml'))
-    self.assertEqual(values['train']['learning_rate'], 1e-3)
-    _with_tuned(self, 'own', {'fm+gates': {'learning_rate': 3.0}}, 'own.toml')
-    values = settings_lib.resolve(autofis.get_config('my/own.toml'))
-    self.assertEqual(values['train']['learning_rate'], 3.0)
-
-  def test_values_of_one_split_are_not_for_another(self):
-    _with_tuned(self, 'movielens_1m', {'fm': {'learning_rate': 3.0}})
-    settings_lib._log_once.cache_clear()
-    config = autofis.get_config('movielens_1m')
-    found = settings_lib.resolve(config)['control_train']['base']
-    self.assertEqual(found['learning_rate'], 3.0)
-    config.data.max_rows = 100
-    found = settings_lib.resolve(config)['control_train']['base']
-    self.assertEqual(found['learning_rate'], 3.0)
-    config.data.split = 'ratio'
-    with self.assertLogs(level='INFO') as logs:
-      for _ in range(2):
-        found = settings_lib.resolve(config)['control_train']['base']
-        self.assertEqual(found['learning_rate'], 1e-3)
-    (line,) = logs.output
-    self.assertIn("split is 'time', now 'ratio'", line)
-    self.assertIn('movielens_1m.json is not used', line)
-
-  def test_a_damaged_file_of_tuned_values_is_named(self):
-    _with_tuned(self, 'frappe', {})
-    (settings_lib.TUNED / 'frappe.json').write_text('{"chosen": {')
-    with self.assertRaisesRegex(errors.ConfigError, 'does not hold tuned'):
-      settings_lib.resolve(autofis.get_config('frappe'))
 
   def test_options_of_a_data_set_are_those_of_its_loader(self):
     data = autofis.get_config('criteo').data
@@ -275,33 +232,6 @@ class ResolveTest(parameterized.TestCase):
     config.model_options.hidden = (8,)
     with self.assertRaisesRegex(errors.ConfigError, "'fm' has no hidden"):
       settings_lib.resolve(config)
-
-  @parameterized.parameters(*settings_lib.PROTOCOLS)
-  def test_protocols_set_what_models_have(self, name):
-    trained = defaults.config(name, 'base').train.keys()
-    for model, values in settings_lib.PROTOCOLS[name].get('models', {}).items():
-      unknown = values.keys() - trained - spaces.options(model).keys()
-      self.assertEmpty(unknown, model)
-
-  def test_every_model_has_its_published_settings(self):
-    """Those of the benchmark differ by four decades: none is left out."""
-    known = settings_lib.PROTOCOLS['frappe']['models']
-    self.assertSameElements(known, set(spaces.MODELS) - {'rater'})
-    fields = [
-      schema_lib.Field(n, vocab_size=5) for n in ('user', 'item', 'day')
-    ]
-    for model, values in known.items():
-      config = base.get_config('frappe')
-      config.model = model
-      resolved = settings_lib.resolve(config)
-      train = resolved['train']
-      self.assertEqual(train['embedding_l2'], values['embedding_l2'])
-      self.assertEqual(train['l2'], values.get('l2', 0.0))
-      options = settings_lib.given(resolved['model_options'])
-      architecture = spaces.build(
-        model, schema_lib.Schema(tuple(fields)), **options
-      )
-      self.assertEqual(architecture.dim, 1 if model == 'lr' else 10)
 
   @parameterized.parameters(
     ('model', 'depfm', "'deepfm'"), ('data.max_rows', -1, 'max_rows is -1')
@@ -327,23 +257,6 @@ class ResolveTest(parameterized.TestCase):
     search = settings_lib.training(values, 'none', **values['search']['train'])
     rate = values['search']['train']['learning_rate']
     self.assertEqual(search.learning_rate, rate)
-
-
-class ChangesTest(absltest.TestCase):
-  def test_names_what_differs(self):
-    old = {'a': {'b': 1, 'c': [1, 2]}, 'd': 'x'}
-    self.assertEqual(settings_lib.changes(old, old | {'new': None}), '')
-    new = {'a': {'b': 2, 'c': [1, 2]}, 'd': 'x'}
-    self.assertEqual(settings_lib.changes(old, new), 'a.b is 1, now 2')
-    # What a config offers since, unless it is set.
-    later = old | {'new': 7}
-    self.assertEqual(settings_lib.changes(old, later, fresh=later), '')
-    self.assertEqual(
-      settings_lib.changes(old, old | {'new': 8}, fresh=later),
-      'new is None, now 8',
-    )
-    many = settings_lib.changes({}, {str(i): i for i in range(9)})
-    self.assertIn('4 more', many)
 
 
 class BatchSizeTest(parameterized.TestCase):

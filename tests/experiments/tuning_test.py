@@ -5,7 +5,7 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 
 from experiments import cells as cells_lib
-from experiments import settings as settings_lib
+from experiments import known as known_lib
 from experiments import tuning
 from jax_autorec import data as data_lib
 from jax_autorec import errors, pipeline
@@ -29,7 +29,7 @@ class _Case(parameterized.TestCase):
     self.data = data_lib.load('planted').head(600)
     # Nothing is known of the data.
     empty = pathlib.Path(self.create_tempdir())
-    self.enter_context(mock.patch.object(settings_lib, 'TUNED', empty))
+    self.enter_context(mock.patch.object(known_lib, 'TUNED', empty))
 
   def target(self, start=(), workdir=None, **values):
     row = _row(**values)
@@ -93,7 +93,7 @@ class RowTest(_Case):
     self.assertEqual(first, second)
     self.assertFalse(first.is_open)
     # What was tuned of the row itself does not change its search.
-    (settings_lib.TUNED / 'planted.json').write_text(
+    (known_lib.TUNED / 'planted.json').write_text(
       json.dumps({'chosen': {'fm+autodim': {'learning_rate': 9.0}}})
     )
     again = self.target(

@@ -12,7 +12,6 @@ from absl.testing import absltest
 
 from jax_autorec import errors, quantization, report, spaces
 from jax_autorec import schema as schema_lib
-from jax_autorec.report import html as page_lib
 from jax_autorec.report import plots
 
 _HOSTILE = (
@@ -135,24 +134,6 @@ def _values(fields, planted=()):
   return result, metrics, architecture, {'seed': 3}
 
 
-class LevelsTest(absltest.TestCase):
-  def test_what_a_search_records_is_drawn(self):
-    result, metrics, architecture, config = _values(['a', 'b', 'c'])
-    plain = page_lib.render(result, metrics, architecture, config)
-    self.assertNotIn('What is searched', plain)
-    for step in (100, 200):
-      line = {
-        'stage': 'search',
-        'step': step,
-        'levels': {'height': [step, 1.0]},
-      }
-      metrics.append(line | ({'density': 0.5} if step == 200 else {}))
-    page = page_lib.render(result, metrics, architecture, config)
-    self.assertIn('What is searched', page)
-    drawn = dict((name, svg) for name, svg, _ in page_lib._levels(metrics))
-    self.assertEqual(set(drawn), {'Height', 'Share of the entries left'})
-
-
 class HtmlTest(absltest.TestCase):
   def test_hostile_field_names_stay_text(self):
     # One more without a match, so that every hostile one is in a kept pair.
@@ -206,6 +187,15 @@ class HtmlTest(absltest.TestCase):
     ):
       self.assertIn(text, shown)
     self.assertNotIn('products kept', shown)
+
+  def test_what_a_search_records_has_a_section(self):
+    result, metrics, architecture, config = _values(['a', 'b', 'c'])
+    plain = report.render(result, metrics, architecture, config)
+    self.assertNotIn('What is searched', plain)
+    levels = {'height': [1.0]}
+    metrics.append({'stage': 'search', 'step': 100, 'levels': levels})
+    page = report.render(result, metrics, architecture, config)
+    self.assertIn('What is searched', page)
 
   def test_interactions_without_terms_are_described(self):
     result, metrics, architecture, config = _values('abc')
@@ -430,17 +420,6 @@ class HtmlTest(absltest.TestCase):
     self.assertIn('75.0%', page.text)
     self.assertEqual(page.row('best possible (true logits)')[1], '0.85000')
     self.assertIn('1 of 1', page.text)
-
-  def test_no_gap_is_none_that_is_closed(self):
-    result, *_ = _values('abcd', [('a', 'b')])
-    control = result['controls']['base']
-    # (0.6 - 0.44) of (0.6 - 0.4).
-    self.assertAlmostEqual(report.gap_closed(result, control), 0.8)
-    for best in (0.6, 0.7):
-      result['bayes']['test']['logloss'] = best
-      self.assertIsNone(report.gap_closed(result, control))
-    del result['bayes']
-    self.assertIsNone(report.gap_closed(result, control))
 
   def test_a_run_without_search_has_neither_gates_nor_controls(self):
     result, metrics, architecture, config = _values('abcd')
