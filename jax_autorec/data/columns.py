@@ -66,6 +66,8 @@ def typed(
   columns, wrong = {}, {}
   numeric = numeric_names(source, labelled)
   several = {c.name for c in source.columns if c.max_length > 1}
+  is_sparse = source.format in ('libsvm', 'libffm')
+  integer = {c.name for c in source.columns if is_sparse}
   for name in table.column_names:
     try:
       column = arrow.plain(table[name])
@@ -79,6 +81,8 @@ def typed(
         column, bad = _numbers(source, column)
         if bad.any():
           wrong[name] = bad
+      elif name in integer:
+        column = pc.cast(column, pa.int64())
       elif not pa.types.is_integer(column.type):
         column = _without_missing(source, pc.cast(column, pa.string()))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

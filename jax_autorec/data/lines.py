@@ -17,6 +17,8 @@ from jax_autorec.data import arrow, checks, columns
 from jax_autorec.data import source as source_lib
 from jax_autorec.data import text as text_lib
 
+_DELIMITER = '\x1f'  # In place of one of several bytes.
+_QUOTE = '"'
 _BOM = b'\xef\xbb\xbf'
 _INTEGER = re.compile(r'-?\d{1,19}', re.ASCII)
 _BLANK_LINES = re.compile(rb'(?:[ \t\r]*\n)*')
@@ -87,8 +89,7 @@ class _Lines:
       data = data.replace(b':', b' ')
       delimiter = ' '
     elif len(delimiter.encode(source.encoding)) > 1:
-      data = data.replace(delimiter.encode(source.encoding), b'\x1f')
-      delimiter = '\x1f'
+      data, delimiter = self._one_byte_delimiter(data), _DELIMITER
     return pa_csv.read_csv(
       pa.BufferReader(data),
       read_options=pa_csv.ReadOptions(
@@ -109,6 +110,24 @@ class _Lines:
         quoted_strings_can_be_null=True,
       ),
     )
+
+  def _one_byte_delimiter(self, data):
+    """The block with `_DELIMITER`, which is all that Arrow takes."""
+    source = self.source
+    wide = source.delimiter.encode(source.encoding)
+    if not (source.quoted and b'"' in data):
+      return data.replace(wide, _DELIMITER.encode())
+    lines = []
+    for line in data.split(b'\n'):
+      text = line.decode(source.encoding, 'surrogateescape')
+      found = cells(text, source.delimiter, '"' in text)
+      if found is None:  # Arrow says what is wrong with it.
+        found = text.split(source.delimiter)
+      elif '"' in text:  # Within quotes a delimiter is none.
+        found = [f'"{cell.replace(_QUOTE, 2 * _QUOTE)}"' for cell in found]
+      text = _DELIMITER.join(found)
+      lines.append(text.encode(source.encoding, 'surrogateescape'))
+    return b'\n'.join(lines)
 
   def parse_each(
     self, lines: list[bytes]
@@ -175,20 +194,21 @@ def read(
       extra = ['#field'] if source.format == 'libffm' else []
       names += [f'{e}:{column.name}' for e in extra]
       names += [column.name, f'#value:{column.name}']
-  parser = None
+  parser, comment = None, (source.comment or '').encode(source.encoding)
   for data, first, position in text_lib.numbered_blocks(path, block_bytes):
     if first == 1:
       data = data.removeprefix(_BOM)
     if b'\r' in data:
       data = data.replace(b'\r\n', b'\n')
-    if names is None:
+    while names is None and data:
       start = _BLANK_LINES.match(data).end()
       first += data.count(b'\n', 0, start)
       head, _, data = data[start:].partition(b'\n')
-      if not head:
-        continue
-      names = _header(source, path, head)
-      first += 1
+      if head and not (comment and head.startswith(comment)):
+        names = _header(source, path, first, head)
+      first += bool(head)
+    if names is None:
+      continue
     if parser is None:
       if not source.derive:  # Derived columns are not there yet.
         columns.check_names(source, path, names)
@@ -198,31 +218,33 @@ def read(
     yield _parse_block(parser, data, first, position)
 
 
-def _header(source, path, head):
+def _header(source, path, number, head):
   try:
     text = head.decode(source.encoding)
   except UnicodeDecodeError as error:
     raise errors.DataError(
-      f'{path}, line 1: not {source.encoding} text; `encoding` says what a '
-      'file is in. Convert it to utf-8 where letters have two bytes each.'
+      f'{path}, line {number}: not {source.encoding} text; `encoding` says '
+      'what a file is in. Convert it to utf-8 where letters have two bytes '
+      'each.'
     ) from error
   if '\r' in text:
     raise errors.DataError(
-      f'{path}, line 1: a carriage return; expected lines that end in \\n or '
-      '\\r\\n.'
+      f'{path}, line {number}: a carriage return; expected lines that end in '
+      '\\n or \\r\\n.'
     )
   names = cells(text, source.delimiter, source.quoted)
   if names is None:
     raise errors.DataError(
-      f'{path}, line 1: a quote that is not closed; expected a header of one '
-      'line.'
+      f'{path}, line {number}: a quote that is not closed; expected a header '
+      'of one line.'
     )
   return [name.strip() for name in names]
 
 
 def _parse_block(parser, data, first, position) -> checks.Parsed:
   source = parser.source
-  encoding, comment = source.encoding, (source.comment or '').encode()
+  encoding = source.encoding
+  comment = (source.comment or '').encode(encoding)
   if parser.is_sparse:
     data = data.replace(b' \n', b'\n')  # As some tools end their lines.
   # What could make up for a row that is not where its line is.

@@ -104,6 +104,14 @@ def _named_rows(source, rows):
         raise errors.DataError(
           f'{path} names rows beyond the {rows.rows} that exist.'
         )
+      before = named[numbers]
+      twice = (before != _NONE) & (before != SPLITS.index(split))
+      if twice.any():
+        place = np.argmax(twice)
+        raise errors.DataError(
+          f'{path} names row {numbers[place]}, which is also one of the '
+          f'{SPLITS[before[place]]} split; expected each row in one file.'
+        )
       named[numbers] = SPLITS.index(split)
   lost = sum(
     int((named[start : start + provisional.ROWS] == _NONE).sum())

@@ -95,6 +95,16 @@ class BadInputTest(parameterized.TestCase):
     with self.assertRaisesRegex(errors.DataError, message):
       arrays.from_arrays(_source([Column('city')]), rows)
 
+  def test_ids_of_libsvm_are_integers(self):
+    columns = [Column('item')]
+    source = _source(columns, format='libsvm')
+    rows = {'label': [1, 0], 'item': ['7', None]}
+    table, _ = arrays.from_arrays(source, rows)
+    self.assertEqual(table['item'].to_pylist(), [7, None])
+    rows['item'] = ['7', 'a']
+    with self.assertRaisesRegex(errors.DataError, "column 'item' is .*'a'"):
+      arrays.from_arrays(source, rows)
+
   def test_lists_where_single_values_are_meant(self):
     rows = {'label': [1, 0], 'city': ['a', 'b'], 'group': [['a'], ['b']]}
     source = _source([Column('city')], group='group')

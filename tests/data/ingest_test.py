@@ -268,6 +268,10 @@ class SplitTest(_IngestTest):
     np.savetxt(files['test'], [], '%d')
     with self.assertRaisesRegex(errors.DataError, '40 rows are in no split'):
       self._load(source)
+    np.savetxt(files['test'], order[59:], '%d')
+    twice = f'names row {order[59]}, which is also one of the train split'
+    with self.assertRaisesRegex(errors.DataError, twice):
+      self._load(source)
     np.savetxt(files['test'], [100], '%d')
     with self.assertRaisesRegex(errors.DataError, 'beyond the 100 that exist'):
       self._load(source)

@@ -112,6 +112,34 @@ class GoodInputTest(_ReadersTest):
     self.assertEqual([row['city'] for row in rows], ['Rome', 'Bern'])
     self.assertEmpty(bad)
 
+  def test_comments_before_the_header(self):
+    text = '# made by hand\n\n#again\nlabel,age,city,plan\n1,x,Rome,a\n'
+    rows, bad, _ = self._read(_source(comment='#'), text + '0,6,Bern,c\n')
+    self.assertEqual([row['city'] for row in rows], ['Bern'])
+    self.assertEqual([b.line for b in bad], [5])
+
+  def test_comments_are_in_the_encoding_of_the_file(self):
+    source = _source(comment='§', encoding='latin-1')
+    text = 'label,age,city,plan\n§ x\n1,5,Köln,a\n'.encode('latin-1')
+    rows, bad, _ = self._read(source, text)
+    self.assertEqual([row['city'] for row in rows], ['Köln'])
+    self.assertEmpty(bad)
+
+  @parameterized.parameters('::', '§')
+  def test_delimiters_of_several_bytes_within_quotes(self, by):
+    lines = ['label,age,city,plan', f'1,5,"a{by}b",x', '0,6,"say ""hi""",y"z']
+    text = '\n'.join(lines).replace(',', by) + '\n'
+    columns = [Column('city'), Column('plan')]
+    source = _source(columns, delimiter=by)
+    rows, bad, _ = self._read(source, text)
+    self.assertEqual([r['city'] for r in rows], [f'a{by}b', 'say "hi"'])
+    self.assertEqual([r['plan'] for r in rows], ['x', 'y"z'])
+    self.assertEmpty(bad)
+    # Beside a bad line too.
+    rows, bad, _ = self._read(source, text + f'1{by}2\n')
+    self.assertEqual([r['city'] for r in rows], [f'a{by}b', 'say "hi"'])
+    self.assertEqual([b.line for b in bad], [4])
+
   @parameterized.product(
     delimiter=['\t', '::', ';', '§'], has_header=[True, False]
   )
