@@ -98,9 +98,9 @@ class BadInputTest(parameterized.TestCase):
   def test_ids_of_libsvm_are_integers(self):
     columns = [Column('item')]
     source = _source(columns, format='libsvm')
-    rows = {'label': [1, 0], 'item': ['7', None]}
+    rows = {'label': [1, 0], 'item': ['7', '12']}
     table, _ = arrays.from_arrays(source, rows)
-    self.assertEqual(table['item'].to_pylist(), [7, None])
+    self.assertEqual(table['item'].to_pylist(), [7, 12])
     rows['item'] = ['7', 'a']
     with self.assertRaisesRegex(errors.DataError, "column 'item' is .*'a'"):
       arrays.from_arrays(source, rows)
