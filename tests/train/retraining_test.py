@@ -38,13 +38,19 @@ def _data():
   )
 
 
-@functools.cache
-def _model():
+def _overfitted(workdir=None):
   """Trained fast enough to overfit before it ends."""
   pairs = [('field_0', 'field_1'), ('field_1', 'field_2')]
   architecture = spaces.deepfm(_data().schema, dim=4, pairs=pairs, hidden=(6,))
   settings = dataclasses.replace(_SETTINGS, learning_rate=0.3)
-  return retraining.retrain(architecture, _data(), settings, seed=1)
+  return retraining.retrain(
+    architecture, _data(), settings, seed=1, workdir=workdir
+  )
+
+
+@functools.cache
+def _model():
+  return _overfitted()
 
 
 def _assert_same_model(test, model, expected):
@@ -82,6 +88,15 @@ class RetrainTest(absltest.TestCase):
     self.assertAlmostEqual(valid['logloss'], model.valid['logloss'], places=6)
     self.assertLess(model.info['best_step'], model.info['steps'])
     self.assertGreater(model.info['examples_per_second'], 0)
+
+  def test_killed_after_its_best_it_still_has_it(self):
+    workdir = self.create_tempdir().full_path
+    best = _model().info['best_step']
+    # Three saves later, of which two are kept.
+    self.assertGreaterEqual(_model().info['steps'] - best, 16)
+    with _kill_after(best // 4 + 3), self.assertRaises(_Killed):
+      _overfitted(workdir)
+    _assert_same_model(self, _overfitted(workdir), _model())
 
   def test_workdir_of_another_run_is_refused(self):
     workdir, data = self.create_tempdir().full_path, _data()
