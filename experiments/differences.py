@@ -11,6 +11,9 @@ examples alone decide nothing: what they test is two trained models, not two
 methods. Both are corrected by Holm's method within a family: all methods of one
 data set and base model against one reference. Controls are not in it: they are
 tested alone and get no verdict, so no verdict changes because one was added.
+
+Of streams, loss and accuracy over all rows are tested over seeds as well, each
+in a family of its own and with a verdict of its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +25,9 @@ from typing import Any
 import numpy as np
 
 from jax_autorec import comparison, errors, metrics
+
+# What else is tested over seeds, of streams, and the sign of what is better.
+STREAM = {'stream_loss': -1, 'stream_accuracy': 1}
 
 LEVEL = 0.05
 SAMPLES = 1000
@@ -179,7 +185,9 @@ def compare(
     '_high', '_p', '_holm'; 'examples_low', '_high', '_p', '_holm'; 'delong_p';
     'verdict': 'better', 'worse' or 'tie', 'one seed' where that is all they
     share, 'control' of a control; 'tested': over what. None stands for what
-    could not be computed, '_holm' also for what has no verdict.
+    could not be computed, '_holm' also for what has no verdict. Of streams also
+    'stream_loss' and 'stream_accuracy' (mean differences), each with '_low',
+    '_high', '_p', '_holm' and '_verdict'.
   """
   read = functools.cache(read)
   found = []
@@ -193,13 +201,20 @@ def compare(
       difference = _difference(line, other, read)
       if difference:
         family.append({'reference': name} | difference)
-    for kind in ('seeds', 'examples'):
+    for kind in ('seeds', 'examples', *STREAM):
       tested = [d for d in family if _is_judged(d, kind)]
       for d, p in zip(
         tested, comparison.holm([d[f'{kind}_p'] for d in tested])
       ):
         d[f'{kind}_holm'] = float(p)
-    found += [d | _verdict(d) for d in family]
+    for d in family:
+      tested = [k for k in ('seeds', 'examples') if d[f'{k}_p'] is not None]
+      d['verdict'] = _verdict(d, d['mean'], tested)
+      d['tested'] = ', '.join(tested)
+      for key in STREAM:
+        if key in d:
+          d[f'{key}_verdict'] = _verdict(d, d[key] * STREAM[key], [key])
+    found += family
   return found
 
 
@@ -209,7 +224,7 @@ def _difference(line, other, read):
   if not seeds:
     return None
   both = lambda key: (
-    np.array([x.values[seed][key] for seed in seeds]) for x in (line, other)
+    np.array([x.values[seed].get(key) for seed in seeds]) for x in (line, other)
   )
   first, second = both('auc')
   loss, other_loss = both('logloss')
@@ -227,6 +242,14 @@ def _difference(line, other, read):
     result |= {f'{kind}_{x}': None for x in ('low', 'high', 'p', 'holm')}
   if len(seeds) > 1:
     result |= _named('seeds', metrics.paired_difference(first, second))
+  for key in STREAM:
+    first, second = both(key)
+    if None in (*first, *second):
+      continue
+    result[key] = float((first - second).mean())
+    result |= {f'{key}_{x}': None for x in ('low', 'high', 'p', 'holm')}
+    if len(seeds) > 1:
+      result |= _named(key, metrics.paired_difference(first, second))
   examples = _examples(line, other, seeds, read)
   if examples:
     test, delong = examples
@@ -261,18 +284,16 @@ def _examples(line, other, seeds, read):
 def _is_judged(difference, kind):
   """Whether a test counts for a verdict."""
   is_method = not difference['role'] and difference['seeds'] > 1
-  return is_method and difference[f'{kind}_p'] is not None
+  return is_method and difference.get(f'{kind}_p') is not None
 
 
-def _verdict(difference):
-  kinds = ('seeds', 'examples')
-  tested = [kind for kind in kinds if difference[f'{kind}_p'] is not None]
+def _verdict(difference, gain, tested):
+  """What is called of a gain, by the tests that there are."""
   if difference['role']:
-    verdict = 'control'
-  elif difference['seeds'] < 2:
-    verdict = 'one seed'
-  else:
-    sure = all(difference[f'{kind}_holm'] < LEVEL for kind in tested)
-    sign = 'better' if difference['mean'] > 0 else 'worse'
-    verdict = sign if sure and difference['mean'] else 'tie'
-  return {'verdict': verdict, 'tested': ', '.join(tested)}
+    return 'control'
+  if difference['seeds'] < 2:
+    return 'one seed'
+  sure = all(difference[f'{kind}_holm'] < LEVEL for kind in tested)
+  if not sure or not gain:
+    return 'tie'
+  return 'better' if gain > 0 else 'worse'

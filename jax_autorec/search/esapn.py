@@ -21,6 +21,9 @@ What is different here, and why:
   size k - 1 can make. The batch has not been learnt from, so what a wider row
   has learnt beyond the narrower one counts for it if it holds on new data, and
   against it if it was noise.
+- Hindsight favours growth: 'stay' is judged by a wide row made narrow, not by
+  one that was trained narrow and could have put more into its entries. A price
+  makes up for it; without one, all that is well known grows.
 - Hindsight needs ids that have grown, so actions are drawn from the policy,
   which starts with a small chance of growing; the published code takes the most
   likely action. A policy that has learnt is nearly deterministic either way.

@@ -164,6 +164,50 @@ class CompareTest(parameterized.TestCase):
     self.assertEqual(_by(many, _BEST, 'X')['verdict'], 'tie')
 
 
+class StreamTest(absltest.TestCase):
+  def _stream(self, name, role, loss, accuracy):
+    line = _line(name, role, dict.fromkeys(range(5), 0.8))
+    noise = np.random.default_rng(len(name)).normal(size=(2, 5)) * 1e-4
+    for seed, values in line.values.items():
+      values['stream_loss'] = loss + noise[0, seed]
+      values['stream_accuracy'] = accuracy + noise[1, seed]
+    return line
+
+  def test_less_loss_and_more_accuracy_are_better(self):
+    lines = [
+      self._stream('Fixed', 'uniform', 0.24, 0.61),
+      self._stream('good', '', 0.23, 0.62),
+      self._stream('mixed', '', 0.25, 0.62),
+      self._stream('control', 'control', 0.25, 0.62),
+    ]
+    found = differences.compare(lines)
+    good, mixed, control = (_by(found, _BEST, x.method) for x in lines[1:])
+    # AUC, which all have alike, has a verdict of its own.
+    self.assertEqual(good['verdict'], 'tie')
+    self.assertEqual(good['stream_loss_verdict'], 'better')
+    self.assertEqual(good['stream_accuracy_verdict'], 'better')
+    self.assertEqual(mixed['stream_loss_verdict'], 'worse')
+    self.assertEqual(mixed['stream_accuracy_verdict'], 'better')
+    self.assertEqual(control['stream_loss_verdict'], 'control')
+    values = [
+      [v['stream_loss'] for v in line.values.values()] for line in lines
+    ]
+    test = stats.ttest_rel(values[1], values[0])
+    self.assertAlmostEqual(good['stream_loss_p'], test.pvalue)
+    self.assertAlmostEqual(
+      good['stream_loss'], np.mean(values[1]) - np.mean(values[0])
+    )
+    np.testing.assert_allclose(
+      [good['stream_loss_holm'], mixed['stream_loss_holm']],
+      comparison.holm([good['stream_loss_p'], mixed['stream_loss_p']]),
+    )
+    self.assertIsNone(control['stream_loss_holm'])
+
+  def test_other_tables_have_no_such_tests(self):
+    lines = [_line('FDE', 'uniform', _seeds(0.8)), _line('X', '', _seeds(0.8))]
+    self.assertNotIn('stream_loss', _by(differences.compare(lines), _BEST, 'X'))
+
+
 class ExamplesTest(absltest.TestCase):
   def setUp(self):
     super().setUp()
