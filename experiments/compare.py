@@ -28,6 +28,7 @@ from absl import flags
 
 from experiments import cells as cells_lib
 from experiments import cli
+from experiments import known as known_lib
 from jax_autorec import errors, files
 
 _CONFIG = cli.config_flag(
@@ -63,9 +64,23 @@ def _seeds(table) -> list[int]:
   return seeds
 
 
+def _tuning_times(rows) -> dict[cells_lib.Row, list[float]]:
+  """Seconds of trainings while rows were tuned; searches come on top."""
+  found = {}
+  for row in rows:
+    config = row.read()
+    label = config.label or f'{config.model}+{config.method}'
+    data = config.data.to_dict()
+    found[row] = known_lib.training_seconds(data, label, config.model)
+  return {row: seconds for row, seconds in found.items() if seconds}
+
+
 def _dry_run(cells, everything) -> None:
   """Prints the cells with their state, and the hours of those to do."""
   times = cells_lib.timed({*cells, *everything})
+  is_timed = bool(times)
+  times = times or _tuning_times({cell.row for cell in cells})
+  some = 'some' if is_timed else 'at least'
   estimates = cells_lib.estimate(times, {cell.row for cell in cells})
   total, unknown, scaled = 0.0, 0, 0
   states = collections.Counter()
@@ -89,15 +104,17 @@ def _dry_run(cells, everything) -> None:
       total += guess.seconds
       scaled += not guess.own
       source = '' if guess.own else ', scaled from other rows'
-      note = f'some {guess.seconds / 3600:.2f} h{source}'
+      note = f'{some} {guess.seconds / 3600:.2f} h{source}'
     reason = f' ({cell.missing})' if state == 'failed' else ''
     print(f'to do{reason}, {note}: {command}')
   todo = sum(states[state] for state in cells_lib.TO_DO)
   text = f'{todo} of {len(cells)} cells to do'
   if todo > unknown:
-    text += f'; some {total / _JOBS.value / 3600:.2f} h'
+    text += f'; {some} {total / _JOBS.value / 3600:.2f} h'
     text += f' with --jobs={_JOBS.value}' if _JOBS.value > 1 else ''
     text += f', {scaled} cells scaled from other rows' if scaled else ''
+    if not is_timed:
+      text += ' (as training took while tuning; searches and controls on top)'
   if unknown:
     text += (
       f'; {unknown} cells of unknown time: nothing is finished to tell by, run '

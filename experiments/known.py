@@ -82,6 +82,13 @@ def tuned_on(data: Mapping[str, Any]) -> dict[str, Any]:
   return content
 
 
+def training_seconds(data: Mapping[str, Any], *labels: str) -> list[float]:
+  """What a training took, each time, of the first label that was tuned."""
+  cells = tuned_on(data).get('cells', {})
+  own = next((cells[label] for label in labels if label in cells), ())
+  return [cell['seconds'] for cell in own if 'seconds' in cell]
+
+
 @functools.cache
 def _log_once(text: str) -> None:
   logging.info('%s', text)

@@ -399,6 +399,19 @@ class CompareTest(parameterized.TestCase):
     self.assertEqual(part.returncode, 0, part.stderr)
     self.assertEqual((root / 'out' / 'table.md').read_text(), table)
 
+  def test_hours_of_a_table_that_nothing_is_done_of(self):
+    root = self.create_tempdir().full_path
+    table = 'experiments/configs/embedding_table.py:movielens_1m'
+    arguments = f'--config={table}', f'--workdir={root}', '--dry_run'
+    dry = _run('compare', *arguments, '--rows=fm+fde*,fm+nis', '--seeds=1')
+    lines = dry.stdout.splitlines()
+    self.assertLen(lines, 7)
+    for line in lines[:-1]:
+      self.assertRegex(line, r'^to do, at least 0\.0\d h: ')
+    self.assertRegex(
+      lines[-1], r'6 of 6 cells to do; at least 0\.\d\d h \(as training took'
+    )
+
   def test_states_are_told_apart(self):
     root = pathlib.Path(self.create_tempdir().full_path)
     (root / 'table.py').write_text(_STATES)
