@@ -1,12 +1,9 @@
 """What is known to suit a data set and a model: tuned values, protocols."""
 
 from collections.abc import Mapping
-import functools
 import json
 import pathlib
 from typing import Any
-
-from absl import logging
 
 from experiments import changes, protocols
 from jax_autorec import errors
@@ -67,19 +64,30 @@ def tuned_on(data: Mapping[str, Any]) -> dict[str, Any]:
     data: 'name', and the options of its loader.
 
   Returns:
-    'chosen' and 'searched' of the file; nothing where there is none, or where
-    it is of other data, which is logged.
+    Content of the file; nothing where there is none, or where it is of other
+    data (`unused` says so).
 
   Raises:
     ConfigError: for a file that cannot be read.
   """
-  path = TUNED / f'{pathlib.Path(data["name"]).stem}.json'
-  content = read_tuned(path)
-  difference = other_data(content.get('data', data), data)
-  if difference:
-    _log_once(f'{path} is not used, it is of other data: {difference}.')
-    return {'chosen': {}, 'searched': {}}
-  return content
+  return _empty() if unused(data) else read_tuned(_path(data))
+
+
+def unused(data: Mapping[str, Any]) -> str:
+  """Why tuned values of the same name are not those of a config's data."""
+  path = _path(data)
+  difference = other_data(read_tuned(path).get('data', data), data)
+  if not difference:
+    return ''
+  return f'{path} is not used, it is of other data: {difference}.'
+
+
+def _empty():
+  return {'chosen': {}, 'cells': {}, 'searched': {}}
+
+
+def _path(data):
+  return TUNED / f'{pathlib.Path(data["name"]).stem}.json'
 
 
 def training_seconds(data: Mapping[str, Any], *labels: str) -> list[float]:
@@ -87,11 +95,6 @@ def training_seconds(data: Mapping[str, Any], *labels: str) -> list[float]:
   cells = tuned_on(data).get('cells', {})
   own = next((cells[label] for label in labels if label in cells), ())
   return [cell['seconds'] for cell in own if 'seconds' in cell]
-
-
-@functools.cache
-def _log_once(text: str) -> None:
-  logging.info('%s', text)
 
 
 def read_tuned(path: pathlib.Path) -> dict[str, Any]:
@@ -103,11 +106,10 @@ def read_tuned(path: pathlib.Path) -> dict[str, Any]:
   Raises:
     ConfigError: for a file that cannot be read.
   """
-  empty = {'chosen': {}, 'cells': {}, 'searched': {}}
   if not path.exists():
-    return empty
+    return _empty()
   try:
-    return empty | json.loads(path.read_text('utf-8'))
+    return _empty() | json.loads(path.read_text('utf-8'))
   except (TypeError, ValueError) as error:
     raise errors.ConfigError(
       f'{path} does not hold tuned values ({error}): restore it, or delete it '

@@ -14,9 +14,10 @@ import platform
 import shlex
 import sys
 
-from absl import flags
+from absl import flags, logging
 
 from experiments import changes, cli
+from experiments import known as known_lib
 from experiments import settings as settings_lib
 from jax_autorec import errors, files
 
@@ -94,6 +95,8 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise errors.ConfigError(f'Unknown arguments: {" ".join(argv[1:])}.')
   values = settings_lib.resolve(_CONFIG.value)
+  if values['tuned'] and (why := known_lib.unused(values['data'])):
+    logging.info('%s', why)
   workdir = _workdir(values)
   _claim(workdir, values)
   from experiments import stages  # Imports jax: after flags are known good.

@@ -42,7 +42,6 @@ class KnownTest(absltest.TestCase):
 
   def test_values_of_one_split_are_not_for_another(self):
     _with_tuned(self, 'movielens_1m', {'fm': {'learning_rate': 3.0}})
-    known_lib._log_once.cache_clear()
     config = autofis.get_config('movielens_1m')
     found = settings_lib.resolve(config)['control_train']['base']
     self.assertEqual(found['learning_rate'], 3.0)
@@ -50,13 +49,12 @@ class KnownTest(absltest.TestCase):
     found = settings_lib.resolve(config)['control_train']['base']
     self.assertEqual(found['learning_rate'], 3.0)
     config.data.split = 'ratio'
-    with self.assertLogs(level='INFO') as logs:
-      for _ in range(2):
-        found = settings_lib.resolve(config)['control_train']['base']
-        self.assertEqual(found['learning_rate'], 1e-3)
-    (line,) = logs.output
-    self.assertIn("split is 'time', now 'ratio'", line)
-    self.assertIn('movielens_1m.json is not used', line)
+    found = settings_lib.resolve(config)['control_train']['base']
+    self.assertEqual(found['learning_rate'], 1e-3)
+    why = known_lib.unused(config.data.to_dict())
+    self.assertRegex(why, "1m.json is not used.*split is 'time', now 'ratio'")
+    config.data.split = 'time'
+    self.assertEmpty(known_lib.unused(config.data.to_dict()))
 
   def test_a_damaged_file_of_tuned_values_is_named(self):
     _with_tuned(self, 'frappe', {})
