@@ -69,9 +69,12 @@ def _tuning_times(rows) -> dict[cells_lib.Row, list[float]]:
   found = {}
   for row in rows:
     config = row.read()
-    label = config.label or f'{config.model}+{config.method}'
-    data = config.data.to_dict()
-    found[row] = known_lib.training_seconds(data, label, config.model)
+    if config.tiny or config.data.max_rows:
+      continue
+    labels = f'{config.model}+{config.method}', config.model
+    found[row] = known_lib.training_seconds(
+      config.data.to_dict(), config.label, *labels
+    )
   return {row: seconds for row, seconds in found.items() if seconds}
 
 
@@ -80,7 +83,6 @@ def _dry_run(cells, everything) -> None:
   times = cells_lib.timed({*cells, *everything})
   is_timed = bool(times)
   times = times or _tuning_times({cell.row for cell in cells})
-  some = 'some' if is_timed else 'at least'
   estimates = cells_lib.estimate(times, {cell.row for cell in cells})
   total, unknown, scaled = 0.0, 0, 0
   states = collections.Counter()
@@ -104,17 +106,17 @@ def _dry_run(cells, everything) -> None:
       total += guess.seconds
       scaled += not guess.own
       source = '' if guess.own else ', scaled from other rows'
-      note = f'{some} {guess.seconds / 3600:.2f} h{source}'
+      note = f'some {guess.seconds / 3600:.2f} h{source}'
     reason = f' ({cell.missing})' if state == 'failed' else ''
     print(f'to do{reason}, {note}: {command}')
   todo = sum(states[state] for state in cells_lib.TO_DO)
   text = f'{todo} of {len(cells)} cells to do'
   if todo > unknown:
-    text += f'; {some} {total / _JOBS.value / 3600:.2f} h'
+    text += f'; some {total / _JOBS.value / 3600:.2f} h'
+    text += '' if is_timed else ' of training, as it took while tuning'
     text += f' with --jobs={_JOBS.value}' if _JOBS.value > 1 else ''
     text += f', {scaled} cells scaled from other rows' if scaled else ''
-    if not is_timed:
-      text += ' (as training took while tuning; searches and controls on top)'
+    text += '' if is_timed else '; searches and controls come on top'
   if unknown:
     text += (
       f'; {unknown} cells of unknown time: nothing is finished to tell by, run '

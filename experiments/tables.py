@@ -397,10 +397,11 @@ def families(
     headings += ['95 %, seeds', 'p, seeds', '95 %, examples', 'p, examples']
     headings += ['logloss', 'verdict']
     streamed = [
-      key for key in differences.STREAM if all(key in d for d in family)
+      key for key in differences.STREAM if any(key in d for d in family)
     ]
     for key in streamed:
-      headings += [_HEADINGS[key], '95 %, seeds', 'p, seeds', 'verdict']
+      what = _HEADINGS[key]
+      headings += [what, *(f'{what}: {x}' for x in ('95 %', 'p', 'verdict'))]
     rows = [
       [
         d['method'],
@@ -422,6 +423,8 @@ def families(
 
 
 def _streamed(difference, key):
+  if key not in difference:
+    return [''] * 4
   return [
     f'{difference[key]:+.5f}',
     _interval(difference, key),

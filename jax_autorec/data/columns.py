@@ -82,7 +82,7 @@ def typed(
         if bad.any():
           wrong[name] = bad
       elif name in integer:
-        column = pc.cast(column, pa.int64())
+        column = _integers(source, name, column)
       elif not pa.types.is_integer(column.type):
         column = _without_missing(source, pc.cast(column, pa.string()))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -91,6 +91,16 @@ def typed(
       ) from error
     columns[name] = column
   return pa.table(columns), wrong
+
+
+def _integers(source, name, column):
+  try:
+    return pc.cast(column, pa.int64())
+  except pa.ArrowInvalid as error:
+    raise errors.DataError(
+      f'{source.name}: column {name!r} is {column.type}: {error}; expected '
+      f'integer ids, as {source.format} files have.'
+    ) from error
 
 
 def _without_missing(source, texts):

@@ -73,7 +73,8 @@ def prepare(
   """
   digest = hashlib.sha256(
     json.dumps(
-      [source.settings(), bad_rows, store.VERSION], sort_keys=True
+      [source.settings(), bad_rows, store.VERSION, *_revisions(source)],
+      sort_keys=True,
     ).encode()
   ).hexdigest()
   target = pathlib.Path(root) / f'{source.name}-{digest[:12]}'
@@ -166,6 +167,15 @@ def load(
 ) -> dataset_lib.Dataset:
   """The encoded set of a source; prepared first if need be (see `prepare`)."""
   return store.open_store(prepare(source, root, **options), source.name)
+
+
+def _revisions(source):
+  """What is read otherwise than stores of this version were, once."""
+  wide = len(source.delimiter.encode(source.encoding)) > 1
+  if source.quoted and wide:
+    yield 'delimiters within quotes'
+  if not (source.comment or '').isascii():
+    yield 'comments in the encoding of the file'
 
 
 def _identity(path: str) -> dict[str, Any]:

@@ -298,6 +298,16 @@ class Source:
     if self.comment == '':
       raise errors.DataError(f'{self.name}: comment is empty.')
     try:
+      for text in (self.delimiter, self.comment or ''):
+        text.encode(self.encoding)
+    except UnicodeEncodeError as error:
+      raise errors.DataError(
+        f'{self.name}: {error.object!r} is no text in {self.encoding}; '
+        'expected a delimiter and a comment that the files can have.'
+      ) from error
+    except LookupError:
+      pass  # Named below.
+    try:
       is_ascii = '\n,1a'.encode(self.encoding) == b'\n,1a'
     except LookupError:
       is_ascii = False

@@ -79,8 +79,15 @@ def _overwrite(rows: Array, block: Array, start: Array) -> Array:
   return lax.dynamic_update_slice_in_dim(rows, block, start, 0)
 
 
-def _best_step(metrics):
-  return metrics['best_step']
+class _Best:
+  """What is kept besides the latest; Orbax would forget it with the process."""
+
+  def __init__(self):
+    self.step: int | None = None
+
+  def should_preserve(self, checkpoints, *, context):
+    del context
+    return [checkpoint.step == self.step for checkpoint in checkpoints]
 
 
 class Checkpoints:
@@ -119,6 +126,7 @@ class Checkpoints:
         f'Cannot make {self._directory}: {error.strerror}. Give a --workdir '
         'that can be written.'
       ) from error
+    self._best = _Best()
     self._manager = ocp.CheckpointManager(
       self._directory,
       item_handlers={
@@ -128,18 +136,8 @@ class Checkpoints:
       },
       options=ocp.CheckpointManagerOptions(
         preservation_policy=policies.AnyPreservationPolicy(
-          [
-            policies.LatestN(2),
-            policies.BestN(
-              get_metric_fn=_best_step,
-              reverse=False,
-              n=1,
-              keep_checkpoints_without_metrics=False,
-            ),
-          ]
+          [policies.LatestN(2), self._best]
         ),
-        # Else metrics are not written, and forgotten once this is reopened.
-        best_fn=_best_step,
         enable_async_checkpointing=True,
       ),
     )
@@ -149,7 +147,7 @@ class Checkpoints:
     step: int,
     state: PyTree,
     progress: dict[str, Any],
-    best: bool = False,
+    best: int | None = None,
   ) -> None:
     """Saves; returns once the state may be donated.
 
@@ -160,12 +158,14 @@ class Checkpoints:
       step: steps done.
       state: arrays.
       progress: JSON values that go with them.
-      best: whether its weights are the best so far.
+      best: step of the best weights so far, whose checkpoint is kept; this one
+        or one before. None where there are none.
 
     Raises:
       CheckpointError: where writing fails, a disk is full, say; what was saved
         before is intact.
     """
+    self._best.step = best
     stored = _stored(state)
     contents = {
       'identity': self._identity,
@@ -183,7 +183,6 @@ class Checkpoints:
           state=self._ocp.args.PyTreeSave(stored),
           progress=self._ocp.args.JsonSave(contents),
         ),
-        metrics={'best_step': step if best else -1},
         force=True,
       )
     except (OSError, ValueError) as error:
@@ -327,8 +326,8 @@ class InMemory:
   def __init__(self):
     self._best: tuple[int, PyTree, dict[str, Any]] | None = None
 
-  def save(self, step, state, progress, best=False):
-    if best:
+  def save(self, step, state, progress, best=None):
+    if step == best:
       # The next step takes the state's own buffers.
       copy = jax.tree.map(lambda x: x.copy(), state)
       self._best = (step, copy, dict(progress))

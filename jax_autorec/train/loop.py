@@ -207,11 +207,11 @@ def fit(
       progress.update(position.step, loss=loss)
       at_end = position.step == schedule.steps
       evaluated = at_end or position.step % schedule.steps_per_epoch == 0
-      improved = False
       if evaluated:
         single = program.fetch(state)
         found = evaluate(single)
-        improved = stopping is not None and _judge(position, found, stopping)
+        if stopping is not None:
+          _judge(position, found, stopping)
         if position.waited and stopping and stopping.patience:
           state = _lower_learning_rate(state, stopping)
         extra = observe(single) if observe else {}
@@ -242,7 +242,7 @@ def fit(
           position.step,
           program.fetch(state),
           dataclasses.asdict(position),
-          best=improved,
+          best=None if position.best is None else position.best_step,
         )
         saved_at = last_time = time.monotonic()
         save_cost = saved_at - now
@@ -293,8 +293,8 @@ def _check_finite(metrics, stage, first, steps_per_epoch):
 
 def _judge(
   position: Position, found: dict[str, float], stopping: Stopping
-) -> bool:
-  """Takes one evaluation into the position; True if it is the best."""
+) -> None:
+  """Takes one evaluation into the position."""
   score = found['auc']
   if stopping.metric == 'logloss':
     score = -found['logloss']
@@ -307,10 +307,9 @@ def _judge(
     position.best, position.best_step = score, position.step
     position.best_metrics = dict(found)
     position.waited = 0
-    return True
+    return
   position.waited += 1
   position.stopped = 0 < stopping.patience <= position.waited
-  return False
 
 
 def _lower_learning_rate(state, stopping):

@@ -113,6 +113,12 @@ class SchemaFileTest(parameterized.TestCase):
     ('delimiter', '";"', '""', "delimiter is ''; expected some text"),
     ('newline', '";"', '"\\n"', 'delimiter is .*; expected some text'),
     ('comment', 'label =', 'comment = ""\nlabel =', 'comment is empty'),
+    (
+      'letter',
+      'label =',
+      'encoding = "ascii"\ncomment = "§"\nlabel =',
+      "'§' is no text in ascii",
+    ),
     ('codec', 'label =', 'encoding = "utf9"\nlabel =', "'utf9'; expected one"),
     ('bytes', 'label =', 'encoding = "utf-16"\nlabel =', 'Convert the file'),
     ('name', 'label =', 'name = "../x"\nlabel =', 'named .*expected a name'),

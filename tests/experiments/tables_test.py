@@ -407,9 +407,9 @@ class CompareTest(parameterized.TestCase):
     lines = dry.stdout.splitlines()
     self.assertLen(lines, 7)
     for line in lines[:-1]:
-      self.assertRegex(line, r'^to do, at least 0\.0\d h: ')
+      self.assertRegex(line, r'^to do, some 0\.0\d h: ')
     self.assertRegex(
-      lines[-1], r'6 of 6 cells to do; at least 0\.\d\d h \(as training took'
+      lines[-1], r'6 of 6 cells to do; some 0\.\d\d h of training, as it took'
     )
 
   def test_states_are_told_apart(self):

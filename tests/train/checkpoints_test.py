@@ -109,7 +109,7 @@ class CheckpointsTest(parameterized.TestCase):
   def test_keeps_the_latest_two_and_the_best(self):
     opened = self._open()
     for step in range(1, 6):
-      opened.save(step, _state(step), {'step': step}, best=step < 3)
+      opened.save(step, _state(step), {'step': step}, best=min(step, 2))
     opened.wait()
     kept = sorted(path.name for path in self.directory.iterdir())
     self.assertEqual(kept, ['2', '4', '5'])
@@ -124,7 +124,7 @@ class CheckpointsTest(parameterized.TestCase):
     for steps in ([1, 2, 3], [4, 5, 6]):
       opened = self._open()
       for step in steps:
-        opened.save(step, _state(step), {'step': step}, best=step == 2)
+        opened.save(step, _state(step), {'step': step}, best=min(step, 2))
       opened.close()
     kept = sorted(path.name for path in self.directory.iterdir())
     self.assertEqual(kept, ['2', '5', '6'])
@@ -243,7 +243,7 @@ class InMemoryTest(absltest.TestCase):
       lambda state: {**state, 'step': state['step'] + 1}, donate_argnums=0
     )
     kept, state = checkpoints.InMemory(), _state(5)
-    for i, best in enumerate([True, False, True, False]):
+    for i, best in enumerate([0, 0, 2, 2]):
       kept.save(i, state, {'step': i}, best)
       state = step(state)
     best, progress = kept.restore_step(2, state)

@@ -186,8 +186,8 @@ class StoppingTest(parameterized.TestCase):
     for step, (auc, loss) in enumerate(((0.6, 0.5), (0.5, 0.4), (0.7, 0.45))):
       position.step = step
       found = {'auc': auc, 'logloss': loss}
-      improved = loop._judge(position, found, stopping)
-      self.assertEqual(improved, step < 2)
+      loop._judge(position, found, stopping)
+      self.assertEqual(position.best_step, min(step, 1))
     self.assertEqual((position.best, position.best_step), (-0.4, 1))
     self.assertTrue(position.stopped)
 

@@ -92,9 +92,9 @@ class RetrainTest(absltest.TestCase):
   def test_killed_after_its_best_it_still_has_it(self):
     workdir = self.create_tempdir().full_path
     best = _model().info['best_step']
-    # Three saves later, of which two are kept.
+    # Several saves later, of which two are kept.
     self.assertGreaterEqual(_model().info['steps'] - best, 16)
-    with _kill_after(best // 4 + 3), self.assertRaises(_Killed):
+    with _kill_after(best // 4 + 4), self.assertRaises(_Killed):
       _overfitted(workdir)
     _assert_same_model(self, _overfitted(workdir), _model())
 
