@@ -104,7 +104,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
   # fields have no effect of their own.
   **dict.fromkeys(
     planted_fields.PRESETS,
-    _PLANTED | {'dim': 16, 'search': {'autodim': {'epochs': 20}}},
+    _PLANTED | {'dim': 16, 'search': {'autodim': {'epochs': 50}}},
   ),
   # Two numbers and two fields of four values are few: vectors are narrow.
   **dict.fromkeys(
