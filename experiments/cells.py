@@ -51,6 +51,8 @@ class Row:
     method: as tables show it.
     role: 'uniform' (one width for all), 'control' (another one), or '' for
       what is to be shown to be better.
+    published: its AUC elsewhere, shown beside its own.
+    least: the AUC that its mean should reach.
   """
 
   name: str
@@ -59,6 +61,8 @@ class Row:
   model: str = ''
   method: str = ''
   role: str = ''
+  published: float | None = None
+  least: float | None = None
 
   @property
   def directory(self) -> str:
@@ -272,6 +276,8 @@ def rows(table: Mapping[str, Any]) -> list[Row]:
       row.get('model', row['set'].get('model', '')),
       row.get('method', name),
       row.get('role', ''),
+      row.get('published'),
+      row.get('least'),
     )
     for name, row in table['rows'].items()
   ]

@@ -43,6 +43,8 @@ class Column:
 
 COLUMNS = (
   Column('auc', 'test AUC', 5),
+  Column('published', 'published AUC', 4, False),
+  Column('least', 'to reach', 4, False),
   Column('logloss', 'test logloss', 5),
   Column('relative', 'relative improvement, %', 2, False),
   Column('valid_auc', 'valid AUC', 5, False),
@@ -54,6 +56,7 @@ COLUMNS = (
   Column('bytes', 'bytes', 0, False),
   Column('search_seconds', 'search, s', 1, False),
   Column('train_seconds', 'training, s', 1, False),
+  Column('rate', 'examples/s', 0, False),
   Column('kept', 'products kept', 1),
   Column('memberships', 'memberships kept', 1),
   Column('closed', 'gap closed', 3),
@@ -116,6 +119,9 @@ def entries(cell: cells_lib.Cell) -> list[dict[str, Any]]:
       'code': report.get('versions', {}).get('code', ''),
     }
     line |= {key: model['test'][key] for key in ('auc', 'logloss')}
+    for key in ('published', 'least'):
+      line[key] = getattr(cell.row, key) if is_result else None
+    line['rate'] = model.get('examples_per_second')
     line['valid_auc'] = cells_lib.metrics_before_test(model)['auc']
     for key in ('loss', 'accuracy'):
       line[f'stream_{key}'] = model.get('stream', {}).get(key)

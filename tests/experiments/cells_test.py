@@ -111,6 +111,18 @@ class TableTest(_Case):
       settings_lib.resolve(row.read())
 
 
+class BaseTableTest(absltest.TestCase):
+  def test_what_is_to_be_reached(self):
+    found = cells.rows(base_table.get_config('frappe').to_dict())
+    rows = {row.name: row for row in found}
+    known = lambda name: (rows[name].published, rows[name].least)
+    # A band; five seeds; the leaderboard alone; none.
+    self.assertEqual(known('deepfm, draw 1'), (0.9842, 0.9825))
+    self.assertEqual(known('xdeepfm, draw 0'), (0.9845, 0.9827))
+    self.assertEqual(known('cin, draw 0'), (0.9782, 0.9757))
+    self.assertEqual(known('masknet_serial, draw 0'), (None, None))
+
+
 class EmbeddingTableTest(parameterized.TestCase):
   @parameterized.parameters(
     'movielens_1m', 'frappe', 'amazon_employee', 'criteo', 'frappe,tiny'

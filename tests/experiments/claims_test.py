@@ -119,14 +119,18 @@ class FrappeTest(parameterized.TestCase):
 
   def test_models_reach_what_is_published(self):
     cells = _compare('base_table.py:frappe', self.create_tempdir().full_path)
-    least = {'deepfm': 0.983, 'ipnn': 0.983, 'fm': 0.966, 'lr': 0.935}
-    for model, bound in least.items():
-      for draw in (0, 1):
-        values = [
-          float(cells[f'{model}, draw {draw}', 'result', seed]['auc'])
-          for seed in (2021, 2022, 2023)
-        ]
-        self.assertGreaterEqual(np.mean(values), bound, (model, draw))
+    lines = collections.defaultdict(list)
+    for (row, _, _), line in cells.items():
+      lines[row].append(line)
+    below = {}
+    for row, own in lines.items():
+      found, least = (
+        np.mean([float(line[key] or 'nan') for line in own])
+        for key in ('auc', 'least')
+      )
+      if found < least:  # Not for those that nothing is known of.
+        below[row] = found, least
+    self.assertEmpty(below)
 
   def test_half_of_the_pairs_do_as_well_as_all(self):
     cells = _compare(

@@ -1,6 +1,7 @@
 """Tables over seeds, grids and benchmarks, by their commands."""
 
 import csv
+import dataclasses
 import fcntl
 import json
 import pathlib
@@ -170,6 +171,19 @@ class SummaryTest(absltest.TestCase):
     # Columns of other kinds of tables are left out.
     self.assertNotIn('gap closed', headings)
     self.assertEqual([p['size'] for p in group['points']], [810, 210, 410])
+
+  def test_what_was_published_stands_beside_what_was_found(self):
+    self.rows[2] = dataclasses.replace(self.rows[2], published=0.8, least=0.79)
+    for key, report in self.reports.items():
+      self.reports[key] = report | {'examples_per_second': 1e5 * key[1]}
+    (group,) = self._summary()['groups']
+    headings, rows = tables.figures(group)
+    lines = {row[0]: dict(zip(headings, row)) for row in rows}
+    line = lines['X']
+    self.assertEqual(line['published AUC'], '0.8000')
+    self.assertEqual(line['to reach'], '0.7900')
+    self.assertEqual(line['examples/s'], '150,000')
+    self.assertEqual(lines['FDE(2)']['to reach'], '')
 
   def test_differences_are_against_the_named_the_best_and_the_larger(self):
     (group,) = self._summary()['groups']
